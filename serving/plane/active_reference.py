@@ -9,6 +9,7 @@ instant at which that number is written, whether or not they have heard of it ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -76,6 +77,14 @@ def read(state: HoldsActive) -> ActiveReference:
             if reference.committed[0] == reference.generation:
                 return reference
     raise Unavailable("this process does not know yet which versions answer now; try again")
+
+
+def settle(state: HoldsActive) -> None:
+    """Make the reference that answers now the active one, if it was only prepared: nobody will tell this process of
+    its commit any more. Event loop thread only, while no control tells this process anything.
+    """
+    with suppress(Unavailable):
+        activate(state, read(state))
 
 
 def find(state: HoldsActive, model: str, version: str | Role | None = None) -> Servable:

@@ -31,7 +31,7 @@ from serving.domain.plan import (
     Unload,
 )
 from serving.domain.version import VersionId
-from serving.plane.active_reference import ActiveReference, HoldsActive, ModelReference, activate
+from serving.plane.active_reference import ActiveReference, HoldsActive, ModelReference, activate, settle
 from serving.plane.compiled_engine import CompiledEngine
 from serving.plane.fair_turns import Turns
 from serving.plane.host_group import Process
@@ -72,6 +72,8 @@ class Plane:
         self._own_word = [0]
         self._committed = self._own_word if committed is None else committed
         self._reference = self._prepared = ActiveReference(generation=0, committed=self._committed)
+        if takes_over:
+            settle(state)  # what the other plane has prepared may answer already, and is forgotten in the next line
         state.prepared = self._reference
         if not takes_over:
             state.active = self._reference

@@ -178,8 +178,10 @@ class AttachedWorkers:
                 return
             hello, descriptors[:] = received
             try:
+                peer = read_peer(sock)
+                _require_own(peer)  # first: others are told nothing about the settings, and end nothing
                 self._require_same(hello)
-                process = self._admit(read_peer(sock), descriptors)
+                process = self._admit(peer, descriptors)
             except Refused as error:
                 log.error("process_refused", pid=read_peer(sock).pid, reason=str(error))
                 send_greeting(sock, Admission(refusal=str(error)))
@@ -209,10 +211,8 @@ class AttachedWorkers:
 
     def _admit(self, peer: Peer, descriptors: list[int]) -> _Attached | None:
         """Return the process, known or new; None when control is about to end."""
-        if not peer.is_trusted:
-            raise Refused("this process is another user's")
-        if peer.pid == 0:
-            raise Refused("this process is in another namespace of processes, as in another container")
+        if not descriptors or not CountSheet.is_fixed(descriptors[0]):  # control would die of memory that is gone
+            raise Refused("the memory in which this process counts is missing, or could be made smaller")
         inode = os.fstat(descriptors[0]).st_ino
         with self._lock:
             if self._is_closed:
@@ -239,13 +239,18 @@ class AttachedWorkers:
 
     def _keep(self, process: _Attached) -> None:
         while (sock := _next_connection(process)) is not None:
-            self._run_link(process, sock)
+            try:
+                self._run_link(process, sock)
+            except Exception:  # as when no descriptor is left here: it attaches again, and its end has to be seen
+                log.exception("worker_not_attached", worker=process.index, pid=process.peer.pid)
+                process.link = None
+                sock.close()
+        self._control.metrics.end_worker(process.index, 0.0)  # before another process can have its index
         with self._lock:
             self._processes.remove(process)
             if not self._processes:
                 self._empty_since = time.monotonic()
         os.close(process.pidfd)
-        self._control.metrics.end_worker(process.index, 0.0)
         log.info("worker_ended", worker=process.index, pid=process.peer.pid)
         self._control.tell()
 
@@ -254,9 +259,9 @@ class AttachedWorkers:
         link.channel = WorkerChannel(
             sock, TYPES, lambda received: self._control.take(link, received), link.has_ended.set, f"worker-{link.index}"
         )
+        process.link, process.sock = link, sock  # first, so that it is told what is published from now on
         self._control.greet(link)
         link.channel.start()
-        process.link, process.sock = link, sock
         self._set_state(process, WorkerState.STARTING)
         log.info("worker_attached", worker=link.index, pid=link.pid)
         try:
@@ -279,6 +284,13 @@ class AttachedWorkers:
             wait([answer], self._seconds)
             if not answer.done():
                 self.replace(link, f"it has not answered for {self._seconds:.3g} s")
+
+
+def _require_own(peer: Peer) -> None:
+    if not peer.is_trusted:
+        raise Refused("this process is another user's")
+    if peer.pid == 0:
+        raise Refused("this process is in another namespace of processes, as in another container")
 
 
 def _close_all(descriptors: list[int]) -> None:

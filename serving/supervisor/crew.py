@@ -151,9 +151,7 @@ class Crew:
                 berth.reason = str(error)
                 log.error("worker_not_started", worker=berth.index, reason=berth.reason)
             else:
-                problem = self._planes.add(link)
-                if problem is not None:
-                    self.replace(link, problem)
+                self._add(link)
                 link.has_ended.wait()
                 is_asked = self._bury(berth, link)
             if self._is_stopping.is_set():
@@ -178,14 +176,24 @@ class Crew:
             ours, TYPES, lambda received: self._take(link, received), link.has_ended.set, f"worker-{berth.index}"
         )
         reach("worker-forked")
-        self._greet(link)
-        link.channel.start()
         berth.link, berth.started_at, berth.retry_at = link, datetime.now(UTC), None
+        self._greet(link)  # now that it is told what is published from now on
+        link.channel.start()
         self._set(berth, WorkerState.STARTING)
         log.info("worker_started", worker=berth.index, pid=pid)
         if self._is_stopping.is_set():
             link.send_signal(signal.SIGTERM)
         return link
+
+    def _add(self, link: WorkerLink) -> None:
+        """Let a worker load what there is, then serve; it is replaced if that fails, for whatever reason."""
+        try:
+            problem = self._planes.add(link)
+        except Exception as error:  # as when no descriptor is left here: this thread has to go on
+            log.exception("worker_not_added", worker=link.index)
+            problem = repr(error)
+        if problem is not None:
+            self.replace(link, problem)
 
     def _bury(self, berth: Berth, link: WorkerLink) -> bool:
         """Forget a worker whose channel has ended: it is dead, or will be. Returns whether it was asked to end."""

@@ -55,6 +55,7 @@ class _Forker:
         self.pid = pid
         self.is_gone = False
         self._pidfd = pidfd
+        self._pidfd_lock = threading.Lock()  # its number is another file's once it is closed
         self._socket = sock
         self._started: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
 
@@ -90,11 +91,15 @@ class _Forker:
         self._started.put(None)
         with contextlib.suppress(ChildProcessError):  # a spare is the child of a nursery
             os.waitpid(self.pid, 0)
+        with self._pidfd_lock:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with self._pidfd_lock, contextlib.suppress(OSError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """End it."""

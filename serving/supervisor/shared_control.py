@@ -6,8 +6,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Protocol
+
+import structlog
 
 from serving import __version__
 from serving.domain.decision import DecisionOutcome
@@ -46,6 +49,9 @@ from serving.wire.worker_messages import (
 )
 
 GAUGE_SECONDS = 0.5  # how long a scrape waits for a worker
+READ_THREADS = 2
+
+log = structlog.get_logger("serving.workers")
 
 
 class WorkerSet(Protocol):
@@ -104,7 +110,9 @@ class SharedControl:
         self._budget = GraphBudget(graph_bytes, workers, settings.store.keep_warm)
         self._on_accepting = on_accepting
         self.metrics = ServiceMetrics(__version__, self._forget)
-        self._render_lock = threading.Lock()
+        # a few threads, however many clients ask at once
+        self._reads = ThreadPoolExecutor(READ_THREADS, "serving-read")
+        self._renders = ThreadPoolExecutor(1, "serving-render")
         self._facts = FactThread(lambda each: self.planes.take(*each))
         self._board = StatusBoard(self._publish)
         self.service = Service(self._board, settings, self.metrics, self._make_planes, 2 * workers)
@@ -146,14 +154,25 @@ class SharedControl:
                 outcome = self.service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
             case ReadHistory():
-                threading.Thread(target=self._read_history, args=(received, message), daemon=True).start()
+                self._reads.submit(self._answer, self._read_history, link, received, message)
             case ListWorkers():
                 received.answer(WorkerList(self._workers.list_status()))
             case ReadTraffic():
                 numbers = self.metrics.read_traffic(message.model, message.versions)
                 received.answer(TrafficRead(tuple(map(tuple, numbers))))
             case RenderMetrics():
-                threading.Thread(target=self._render, args=(received, message), daemon=True).start()
+                self._renders.submit(self._answer, self._render, link, received, message)
+
+    def _answer(
+        self, answer: Callable[[Received, Any], None], link: WorkerLink, received: Received, asked: Any
+    ) -> None:
+        """Answer a question in one of the threads for that, unless nobody waits for the answer any more."""
+        if link.has_ended.is_set():
+            return
+        try:
+            answer(received, asked)
+        except Exception:
+            log.exception("not_answered", question=type(asked).__name__)
 
     def _answer_decision(self, received: Received, outcome: DecisionOutcome) -> None:
         """Answer when every worker knows the status that the decision has led to: then all of them say the same."""
@@ -180,10 +199,9 @@ class SharedControl:
             received.answer(HistoryRefused(str(error), is_unknown=False))
 
     def _render(self, received: Received, question: RenderMetrics) -> None:
-        with self._render_lock:
-            for link in self._workers.list_links():
-                self.metrics.note_generation(link.index, link.generation)
-            text, content_type = self.metrics.render_workers(self._read_gauges(), question.accept)
+        for link in self._workers.list_links():
+            self.metrics.note_generation(link.index, link.generation)
+        text, content_type = self.metrics.render_workers(self._read_gauges(), question.accept)
         received.answer(Exposition(text.decode(), content_type))
 
     def _read_gauges(self) -> dict[int, list[VersionLeases]]:

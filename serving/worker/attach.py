@@ -89,6 +89,8 @@ def _greet(
         admission, descriptors = received
         if admission.index is None:
             raise StateUnavailable(admission.refusal or "control refuses this process")
+        if not descriptors:
+            raise StateUnavailable("this process has no descriptor left for what control hands over")
         sock.settimeout(None)
         return Attachment(admission.index, sock.dup(), descriptors[0])
     except (ConnectionResetError, BrokenPipeError):

@@ -131,6 +131,9 @@ class AttachedControl:
             except StateUnavailable as error:
                 log.error("cannot_attach", reason=str(error))
                 continue
+            except Exception:  # whatever it is, as when no descriptor or thread is left: nobody else tries again
+                log.exception("cannot_attach")
+                continue
             if has_attached:
                 answering.retire()
                 answering = self._remote

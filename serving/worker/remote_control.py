@@ -21,7 +21,7 @@ from serving.domain.plan import Commit, Fact, HostGone, Loaded, LoadFailed, Repl
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.domain.version import VersionId
 from serving.failpoints import reach
-from serving.plane.active_reference import HoldsActive, read
+from serving.plane.active_reference import HoldsActive, settle
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
 from serving.telemetry.metrics import Metrics
@@ -129,8 +129,7 @@ class RemoteControl:
 
     def settle(self) -> bool:
         """After the loss, return whether what was loaded here answers; else free it. Event loop thread only."""
-        with suppress(Unavailable):
-            read(self._state)
+        settle(self._state)
         if self._plane.is_answering:
             return True
         self._state.prepared = self._state.active

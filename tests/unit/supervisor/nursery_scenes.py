@@ -86,10 +86,13 @@ def spare(nursery: Nursery, lost: threading.Event) -> None:
 
 
 def spare_first(nursery: Nursery, lost: threading.Event) -> None:
-    """A spare that is killed is replaced by another one."""
+    """A spare that is killed is replaced by another one, and leaves no descriptor here."""
     pids = await_another(nursery, 0)
-    kill(pids[1])
-    pids = await_another(nursery, pids[1])
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        kill(pids[1])
+        pids = await_another(nursery, pids[1])
+    until(lambda: len(list(Path("/proc/self/fd").iterdir())) == descriptors, "as many descriptors as before")
     kill(pids[0])
     await_another(nursery, pids[0])
     start(nursery, 1)

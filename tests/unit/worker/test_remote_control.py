@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from serving.domain.plan import Draining, Load, Loaded, Route, Unload
+from serving.plane.active_reference import ActiveReference, ModelReference, read
 from serving.plane.fair_turns import make_turns
 from serving.telemetry.metrics import Metrics
 from serving.wire.shared_words import make_words, map_words
@@ -162,3 +163,29 @@ def test_a_process_that_goes_on_closes_the_channel_when_it_cannot_do_what_it_is_
         return given_up
 
     assert asyncio.run(run()) == [ORDER_FAILED, SUPERVISOR_GONE]
+
+
+def test_what_was_committed_at_the_loss_of_control_answers_though_it_was_never_told() -> None:
+    """Another control may commit, and die before this process hears of it."""
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fd, turns = make_words("test"), make_turns()
+        words = map_words(fd, writes=True)
+        before = ActiveReference({"before": ModelReference()}, committed=words)
+        state: Any = SimpleNamespace(active=before, prepared=before)
+        control = RemoteControl(state, theirs, words, turns, Metrics("0"), lambda _: None, takes_over=True)
+        supervisor = WorkerChannel(ours, TYPES, lambda _: None)
+        supervisor.start()
+        control.start()
+        await asyncio.wrap_future(supervisor.ask(PrepareOrder(1, {"m": Route(None, ())})))
+        words[0] = 1
+        supervisor.close()
+        await control.wait_until_lost()
+        assert control.settle(), "what was loaded here answers"
+        assert "m" in read(state).models
+        control.stop()
+        turns.executor.shutdown()
+        os.close(fd)
+
+    asyncio.run(run())
