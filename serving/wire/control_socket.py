@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from serving.wire.received_descriptors import receive_packet
 from serving.wire.wire_version import WIRE_VERSION
 
 SOCKET_NAME, LOCK_NAME, WORDS_NAME = "control.socket", "control.lock", "control.words"
@@ -124,7 +125,7 @@ def receive_admission(sock: socket.socket) -> tuple[Admission, list[int]] | None
 
 
 def _receive(sock: socket.socket, kind: type[Greeting]) -> tuple[Greeting, list[int]] | None:
-    data, descriptors, _, _ = socket.recv_fds(sock, MOST_BYTES, 4)
+    data, descriptors, _ = receive_packet(sock, MOST_BYTES, 4)
     try:
         known = {each.name for each in fields(kind)}
         return kind(**{name: value for name, value in json.loads(data).items() if name in known}), descriptors

@@ -28,6 +28,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from serving.domain.errors import ServingError
+from serving.wire.received_descriptors import receive_packet
 
 INLINE_BYTES = 32 << 10
 MOST_DESCRIPTORS = 250  # of one packet; the system takes 253
@@ -118,7 +119,12 @@ class WorkerChannel:
                 return answer
             number = next(self._numbers)
             self._questions[number] = answer
-        self.send(message, descriptors, number=number)
+        try:
+            self.send(message, descriptors, number=number)
+        except BaseException:  # as when no descriptor is left here
+            with self._lock:
+                self._questions.pop(number, None)
+            raise
         return answer
 
     def close(self) -> None:
@@ -152,7 +158,7 @@ class WorkerChannel:
             self._end()
 
     def _read_packet(self) -> bool:
-        data, descriptors, flags, _ = socket.recv_fds(self._socket, _MOST_BYTES, MOST_DESCRIPTORS)
+        data, descriptors, flags = receive_packet(self._socket, _MOST_BYTES, MOST_DESCRIPTORS)
         if not data:
             return False
         if flags & socket.MSG_CTRUNC:  # this process may open no more descriptors: what was meant cannot be known

@@ -70,6 +70,7 @@ def test_both_sides_say_what_they_are_with_descriptors() -> None:
         received = receive_hello(theirs)
         assert received is not None
         assert received[0] == Hello("1", {"a": "b"})
+        assert not os.get_inheritable(received[1][0]), "no program that the application starts gets it"
         os.close(received[1][0])
         send_greeting(theirs, Admission(3))
         assert receive_admission(ours) == (Admission(3), [])
