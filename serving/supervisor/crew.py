@@ -122,10 +122,13 @@ class Crew:
 
     def stop(self) -> None:
         """Ask all workers to drain and end, and start no others. A second call hurries them."""
+        is_hurried = self._is_stopping.is_set()
         self._is_stopping.set()
         self._planes.close()
-        for link in self.list_links():
-            link.send_signal(signal.SIGTERM)
+        for berth in self._berths:
+            has_been_asked = berth.state is WorkerState.DRAINING  # by somebody else: another signal would hurry it
+            if (link := berth.link) is not None and (is_hurried or not has_been_asked):
+                link.send_signal(signal.SIGTERM)
 
     def join(self, seconds: float) -> bool:
         """Wait for the end of all workers; kills those that live after the seconds. Returns whether none was killed."""

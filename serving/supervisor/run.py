@@ -114,6 +114,7 @@ class Supervisor:
             if self._signals > 1:
                 self._signals = 1
                 self._crew.stop()
+                ends_at = min(ends_at, time.monotonic() + KILL_SECONDS)  # one that is stopped heeds no signal
             if all(worker.state is not WorkerState.SERVING for worker in self._crew.list_status()):
                 for port in self._ports:
                     port.stop_listening()
