@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +92,16 @@ def share_environment(directory: Path, recipe: Recipe) -> Iterator[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     made, refused = directory / "made", directory / "refused"
     with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # waits for who makes it, and for nobody who uses it
         while not made.exists():
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not made.exists():
-                _make_once(directory / "environment", recipe, made, refused)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another worker has come at the same time
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                time.sleep(random.uniform(0.01, 0.1))
+            else:
+                if not made.exists():
+                    _make_once(directory / "environment", recipe, made, refused)
             fcntl.flock(lock, fcntl.LOCK_SH)  # not one step: a worker that ends may come between and remove it
         yield directory / "environment" / "bin" / "python"
         try:
