@@ -16,7 +16,7 @@ BAD_DEATHS = 2  # in a row, from which on a worker that does not serve is a prob
 class Berth:
     """The place of one worker; its successors take the same one, with the same sockets and memory (`descriptors`).
 
-    `deaths` counts those in a row.
+    `deaths` counts those in a row. While `retry_at` is set nobody is started here, whatever the state says.
     """
 
     index: int
@@ -31,16 +31,16 @@ class Berth:
 
     def to_status(self, requests: int) -> WorkerStatus:
         """Return the status of the worker, which has been asked for so many predictions."""
-        link = self.link
+        link, retry_at = self.link, self.retry_at
         return WorkerStatus(
             index=self.index,
             pid=link.pid if link is not None and not link.has_ended.is_set() else None,
-            state=self.state,
+            state=self.state if retry_at is None else WorkerState.WAITING,
             generation=link.generation if link is not None else 0,
             requests=requests,
             started_at=self.started_at,
             restarts=self.restarts,
-            retry_at=self.retry_at,
+            retry_at=retry_at,
             reason=self.reason,
         )
 

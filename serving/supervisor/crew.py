@@ -148,6 +148,8 @@ class Crew:
         while not self._is_stopping.is_set():
             began = time.monotonic()
             is_asked = False
+            self._set(berth, WorkerState.STARTING)
+            berth.retry_at = None
             try:
                 link = self._fork(berth)
             except (ServingError, OSError) as error:
@@ -179,10 +181,9 @@ class Crew:
             ours, TYPES, lambda received: self._take(link, received), link.has_ended.set, f"worker-{berth.index}"
         )
         reach("worker-forked")
-        berth.link, berth.started_at, berth.retry_at = link, datetime.now(UTC), None
+        berth.link, berth.started_at = link, datetime.now(UTC)
         self._greet(link)  # now that it is told what is published from now on
         link.channel.start()
-        self._set(berth, WorkerState.STARTING)
         log.info("worker_started", worker=berth.index, pid=pid)
         if self._is_stopping.is_set():
             link.send_signal(signal.SIGTERM)
@@ -228,7 +229,7 @@ class Crew:
             return
         pause = min(FIRST_PAUSE_SECONDS * 2 ** (berth.deaths - 1), LONGEST_PAUSE_SECONDS)
         berth.retry_at = datetime.now(UTC) + timedelta(seconds=pause)
-        self._set(berth, WorkerState.WAITING)
+        self._on_change()
         serving = sum(one.state is WorkerState.SERVING for one in self._berths)
         effect = (
             f"{serving} of {len(self._berths)} workers serve" if serving else "no worker serves, nobody is answered"
