@@ -20,7 +20,6 @@ from serving.domain.plan import Drained, Fact, HostGone
 from serving.domain.status import WorkerStatus
 from serving.service import Service
 from serving.settings import Settings
-from serving.supervisor.fact_thread import FactThread
 from serving.supervisor.graph_memory import BudgetedPlanes
 from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
@@ -113,7 +112,6 @@ class SharedControl:
         # a few threads, however many clients ask at once
         self._reads = ThreadPoolExecutor(READ_THREADS, "serving-read")
         self._renders = ThreadPoolExecutor(1, "serving-render")
-        self._facts = FactThread(lambda each: self.planes.take(*each))
         self._board = StatusBoard(self._publish)
         self.service = Service(self._board, settings, self.metrics, self._make_planes, 2 * workers)
         self._workers = make_workers(self)
@@ -144,7 +142,7 @@ class SharedControl:
         message = received.message
         match message:
             case Drained() | HostGone() | HostLeft():
-                self._facts.put((link, message))
+                self.planes.take(link, message)
             case Accepting():
                 self._workers.note_accepting(link)
                 self._on_accepting()

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from serving.domain.plan import Compiled, Load
 from serving.hosting.host_process import HostProcess
-from serving.wire.worker_messages import LoadOrder, share_content
+from serving.wire.shared_content import share_content
+from serving.wire.worker_messages import LoadOrder
 
 
 @dataclass(eq=False)

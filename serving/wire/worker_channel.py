@@ -29,6 +29,7 @@ from pydantic import TypeAdapter
 
 from serving.domain.errors import ServingError
 from serving.wire.received_descriptors import receive_packet
+from serving.wire.shared_content import share_content
 
 INLINE_BYTES = 32 << 10
 MOST_DESCRIPTORS = 250  # of one packet; the system takes 253
@@ -101,7 +102,7 @@ class WorkerChannel:
         copies = [os.dup(each) for each in descriptors]
         flags = _ANSWERS if answers else 0
         if len(document) > INLINE_BYTES:
-            copies.insert(0, _write_memory(document))
+            copies.insert(0, share_content(document))
             document, flags = b"", flags | _IN_MEMORY
         assert len(copies) <= MOST_DESCRIPTORS
         with self._lock:
@@ -205,14 +206,6 @@ def _adapter_of(kind: type) -> TypeAdapter[Any]:
     if found is None:
         found = _ADAPTERS[kind] = TypeAdapter(kind)
     return found
-
-
-def _write_memory(document: bytes) -> int:
-    fd = os.memfd_create("serving-packet", os.MFD_CLOEXEC)
-    left = memoryview(document)
-    while left:
-        left = left[os.write(fd, left) :]
-    return fd
 
 
 def _read_memory(fd: int) -> bytes:

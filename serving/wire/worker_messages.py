@@ -21,8 +21,6 @@ Graphs and the descriptors of hosts' channels travel beside their packet.
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -49,6 +47,7 @@ from serving.domain.plan import (
 from serving.domain.signature import Method, Signature
 from serving.domain.status import HistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
 from serving.domain.version import VersionId
+from serving.wire.shared_content import map_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +104,6 @@ class LoadOrder:
             assert self.hosted is not None
             placement = Hosted(self.signature, self.hosted.engine, self.hosted.max_batch_rows)
         return Load(self.key, placement, self.host)
-
-
-def share_content(content: bytes | memoryview) -> int:
-    """Return a descriptor of memory that holds `content`, for any number of processes. Raises OSError."""
-    fd = os.memfd_create("serving-graph", os.MFD_CLOEXEC)
-    left = memoryview(content)
-    while left:
-        left = left[os.write(fd, left) :]
-    return fd
-
-
-def map_content(fd: int) -> memoryview:
-    """Return what `share_content` has written, without a copy."""
-    return memoryview(mmap.mmap(fd, os.fstat(fd).st_size, access=mmap.ACCESS_READ))
 
 
 @dataclass(frozen=True, slots=True)
