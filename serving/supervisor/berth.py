@@ -31,11 +31,13 @@ class Berth:
 
     def to_status(self, requests: int) -> WorkerStatus:
         """Return the status of the worker, which has been asked for so many predictions."""
-        link, retry_at = self.link, self.retry_at
+        link, retry_at, state = self.link, self.retry_at, self.state
+        if link is not None and link.has_ended.is_set():  # a moment before anybody has taken note of it
+            link, state = None, WorkerState.STARTING
         return WorkerStatus(
             index=self.index,
-            pid=link.pid if link is not None and not link.has_ended.is_set() else None,
-            state=self.state if retry_at is None else WorkerState.WAITING,
+            pid=link.pid if link is not None else None,
+            state=state if retry_at is None else WorkerState.WAITING,
             generation=link.generation if link is not None else 0,
             requests=requests,
             started_at=self.started_at,

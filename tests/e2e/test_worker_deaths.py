@@ -139,14 +139,16 @@ def test_a_worker_that_hangs_while_it_starts_holds_up_no_swap(server: Server, ve
     (server.directory / STOPS).touch()
     os.kill(before["pid"], signal.SIGKILL)
     starter = wait_workers(server, lambda all_: all_[0]["pid"] not in (None, before["pid"]))[0]["pid"]
+    until(lambda: psutil.Process(starter).status() == psutil.STATUS_STOPPED, "a worker that is stopped as it starts")
     (server.directory / STOPS).unlink()
     with Clients(server.url, "m", count=4) as clients:
         server.drop("m", version, answering(version))
         await_swap(clients, version)
-        workers = list_workers(server)
-        assert (workers[0]["pid"], workers[0]["state"]) == (starter, "starting")
+        waiting = list_workers(server)[0]
+        assert (waiting["pid"], waiting["state"]) == (starter, "starting")
         os.kill(starter, signal.SIGCONT)
-        assert wait_successor(server, 0, before["pid"])["generation"] == workers[1]["generation"]
+        wait_successor(server, 0, before["pid"])
+        wait_workers(server, lambda all_: len({one["generation"] for one in all_}) == 1)
         await_traffic(clients)
     assert_sound(clients)
 
@@ -168,7 +170,7 @@ def test_a_worker_without_memory_for_a_version_is_replaced_and_the_others_swap(
         await_traffic(clients)
     assert_sound(clients)
     assert server.active("m") == str(version)
-    assert {one["generation"] for one in list_workers(server)} == {list_workers(server)[0]["generation"]}
+    wait_workers(server, lambda all_: len({one["generation"] for one in all_}) == 1)
     reason = next(one for one in events(server, "worker_ended") if one["pid"] == poor["pid"])
     assert reason["how"] != "exit status 0"
 

@@ -8,6 +8,7 @@ import pytest
 
 from serving.domain.status import WorkerState
 from serving.supervisor.berth import Berth
+from serving.supervisor.worker_link import WorkerLink
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,11 @@ def test_whoever_waits_says_until_when() -> None:
     assert (berth.to_status(0).state, berth.to_status(0).retry_at) == (WorkerState.STARTING, None)
     berth.retry_at = datetime(2026, 1, 1, tzinfo=UTC)
     assert (berth.to_status(0).state, berth.to_status(0).retry_at) == (WorkerState.WAITING, berth.retry_at)
+
+
+def test_a_worker_that_has_ended_is_not_said_to_serve() -> None:
+    """Not even in the moment before anybody has taken note of its end."""
+    berth = Berth(3, (), state=WorkerState.SERVING, link=(link := WorkerLink(3, 4711, -1)))
+    assert (berth.to_status(0).state, berth.to_status(0).pid) == (WorkerState.SERVING, 4711)
+    link.has_ended.set()
+    assert (berth.to_status(0).state, berth.to_status(0).pid) == (WorkerState.STARTING, None)
