@@ -40,7 +40,7 @@ def test_work_that_takes_too_long_is_killed(tmp_path: Path) -> None:
 def test_the_signal_that_killed_a_worker_is_named() -> None:
     def work() -> bytes:
         faulthandler.disable()  # pytest's, which would print where it happened
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)
         return b""
 
     with pytest.raises(WorkFailed, match="died with SIGSEGV"):
