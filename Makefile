@@ -7,8 +7,8 @@ SERVING := $(VENV)/.serving
 TOOLS  := $(VENV)/.tools
 CLIENTS := $(VENV)/kserve
 ARGS   ?=
-# one more than processors: some tests wait for a process that does nothing either
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# two more than processors: tests wait a third of their time, for a process that does nothing either
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 
 # uv where it is there, for speed; else the pip of the environment, however old. `make UV= serve` takes pip in any case.
 UV     ?= $(shell command -v uv)
@@ -44,6 +44,7 @@ $(TOOLS): $(SERVING) requirements-dev.lock
 	$(INSTALL) --no-deps --require-hashes -r requirements-dev.lock
 	$(PIP) check
 	@$(BIN)/python -m compileall -q tests
+	-@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --collect-only -qq >/dev/null # or each worker would rewrite the asserts
 	@touch $@
 
 serve: $(SERVING) ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000

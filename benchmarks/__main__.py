@@ -14,10 +14,12 @@ from benchmarks import circumstances, report, run, show
 from benchmarks.result import Result
 
 USUAL = (
-    *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
+    *("footprint", "graph_memory", "drop", "predict", "large_swap", "compiled_swap"),
     *("swap_memory", "many_models", "many_compiled", "restart", "demo_start", "safety", "hostile_clients", "floods"),
+    "workers",
 )
-ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment", "environments")  # they install packages
+# they install packages, or need another checkout
+ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment", "environments", "earlier")
 NAMES = (*USUAL, *ON_REQUEST)
 RESULTS = run.ROOT / "benchmarks" / "results"
 QUICK_RESULTS = run.CACHE / "quick"

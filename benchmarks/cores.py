@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ALL = tuple(sorted(os.sched_getaffinity(0)))
@@ -27,6 +27,15 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def move(pids: Iterable[int], cores: Iterable[int]) -> None:
+    """Confine running processes, with all of their threads, to some cores."""
+    wanted = set(cores)
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), wanted)
 
 
 def give_way() -> None:

@@ -77,7 +77,8 @@ answer (`NMF`, probabilities of `SVC`, also for two classes); text that is split
 converter; and graphs that are not faster. The table says which, and why; `GET /models/{name}/versions/{version}` says
 it for every version, with its proof. An `.onnx` file is a graph already: it is proved in the same way, but need not be
 faster. It stays in its host if it takes integers, needs files beside it, branches, loops or has operators of other
-domains."""
+domains. With several workers, a form whose copies have no room in `engine.workers_mb` stays in its host, too
+([operations](operations.md#what-memory))."""
 
 FITTING = """\
 Estimators are fitted as scikit-learn's own tests do, on 60 rows of 6 features and with settings for quick tests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,11 +20,15 @@ def running(
     store: Path | None = None,
     on: Iterable[int] = cores.ALL,
     wait_ready: bool = True,
+    python: str = sys.executable,
     **environment: str,
 ) -> Iterator[Server]:
-    """Run ``serving serve`` on some cores, with no setting but those in `environment`, and kill it in the end."""
+    """Run ``serving serve`` on some cores, with no setting but those in `environment`, and kill it in the end.
+
+    `python` is the one that has the package: another checkout's runs that one's code.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    server = Server(directory, store=store)
+    server = Server(directory, store=store, python=python)
     server.environment = environment
     try:
         with cores.on_cores(on):

@@ -83,6 +83,7 @@ def measure(
     body: bytes = BODY,
     rate: float = RATE,
     generator: Iterable[int] = cores.ALL,
+    steady_seconds: float = 20.0,
 ) -> list[Swap]:
     """Call `swap` with 1, 2, ... for each forest, under load from some cores, and return what happened. Blocks."""
     spans = []
@@ -92,7 +93,7 @@ def measure(
             _read_once(forest / "model.joblib")
             time.sleep(PAUSE_SECONDS)
             steady_at = time.monotonic()
-            time.sleep(run.count(20.0, 4.0))
+            time.sleep(run.count(steady_seconds, 4.0))
             began = time.monotonic()
             swap(number)
             active_at = time.monotonic()

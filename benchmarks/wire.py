@@ -52,9 +52,23 @@ class Connection:
     def __init__(self, url: str) -> None:
         self._socket = connect(address_of(url))
 
+    @property
+    def port(self) -> int:
+        """The port on this side."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def exchange(self, request: bytes) -> tuple[int, bytes]:
         """Send a request of `request_bytes` and return status and body of its answer."""
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: bytes) -> None:
+        """Send a request of `request_bytes`; `receive` its answer before the next one."""
         self._socket.sendall(request)
+
+    def receive(self) -> tuple[int, bytes]:
+        """Return status and body of the answer to what was sent."""
         received = bytearray()
         while (response := cut_response(received)) is None:
             chunk = self._socket.recv(65536)

@@ -6,8 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.app import create_app, lifespan
-    from serving.embed import Model, model
+    from serving.embed import Model, create_app, lifespan, model
     from serving.offline import publish
     from serving.settings import Settings
 
@@ -16,8 +15,8 @@ __version__ = "0.1.0"
 __all__ = ["Model", "Settings", "__version__", "create_app", "lifespan", "model", "publish"]
 
 _HOMES = {
-    "create_app": "serving.app",
-    "lifespan": "serving.app",
+    "create_app": "serving.embed",
+    "lifespan": "serving.embed",
     "Model": "serving.embed",
     "model": "serving.embed",
     "publish": "serving.offline",

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from serving import __version__, api
 from serving.api.access import Access
+from serving.api.services import QuickState
 from serving.domain.status import Status
 from serving.plane.fair_turns import make_turns
 from serving.plane.plane import Plane
@@ -57,5 +58,6 @@ def create_app(
     """Return the whole service as an application: the lifespan above and the HTTP interface of ``docs/http.md``."""
     run = lifespan if lifespan is not None else make_lifespan(settings, access=access)
     app = FastAPI(title="serving", version=__version__, lifespan=run)
+    app.state = QuickState()
     api.install(app)
     return app

@@ -1,13 +1,16 @@
-"""Models inside a user's own FastAPI application: a dependency that gives a handler a leased model."""
+"""Models inside a user's own FastAPI application: a lifespan, and a dependency that gives a handler a leased model."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from starlette.requests import HTTPConnection
 
+from serving import app as one_process
+from serving.api.access import Access
 from serving.api.predictor import Predictor
 from serving.api.problems import kind_of
 from serving.api.services import AppState
@@ -15,6 +18,39 @@ from serving.domain.errors import ServingError, Unavailable
 from serving.domain.signature import Method, Signature
 from serving.plane import active_reference
 from serving.plane.servable import Servable
+from serving.settings import Settings, load_settings
+
+
+def lifespan(settings: Settings | None = None, *, access: Access | None = None) -> one_process.Lifespan:
+    """Return a lifespan that serves a store behind any FastAPI application.
+
+    ``FastAPI(lifespan=serving.lifespan(settings))`` puts into ``app.state``: `active` (the active reference), `status`
+    (what the outside may know) and `services` (everything that stays as it is). With `server.workers` of 1 it starts
+    the watcher, the reconciler and the zygote in this process, which is the only one of its `state.path`. Otherwise
+    any number of processes of the application share those, in a process of their own that the first one starts.
+
+    Without settings they are loaded as the command line does; without `access` the tokens are read at the start.
+    Handlers get a leased model with :func:`serving.model`.
+    """
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        found = settings if settings is not None else load_settings()
+        if found.server.workers == 1:
+            chosen = one_process.lifespan(found, access=access)
+        else:
+            from serving.worker.attached_control import make_shared_lifespan  # noqa: PLC0415  (one process needs none)
+
+            chosen = make_shared_lifespan(found, access)
+        async with chosen(app):
+            yield
+
+    return run
+
+
+def create_app(settings: Settings | None = None, *, access: Access | None = None) -> FastAPI:
+    """Return the whole service as an application: the lifespan above and the HTTP interface of ``docs/http.md``."""
+    return one_process.create_app(settings, access=access, lifespan=lifespan(settings, access=access))
 
 
 class Model:

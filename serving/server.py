@@ -101,7 +101,7 @@ class DrainingServer(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as error:  # uvicorn has logged an OSError, and exits while it handles it
-            raise CannotListen(_explain_port(self._settings, error.__context__)) from None
+            raise CannotListen(explain_port(self._settings, error.__context__)) from None
         if self.started:
             if self._settings.server.admin_port is not None:
                 await self._listen_for_operators(self._settings.server.admin_port)
@@ -134,7 +134,7 @@ class DrainingServer(uvicorn.Server):
             server = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=config.backlog)
         except OSError as error:
             self._close_all()
-            raise CannotListen(f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}") from None
+            raise CannotListen(explain_admin_port(host, port, error)) from None
         self.servers.append(server)
         log.info("listening_for_operators", url=_url_of(server))
 
@@ -161,15 +161,19 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         """Stop accepting and drain, over HTTP and gRPC at once; a second signal ends both (called by uvicorn)."""
         if self._grpc is None:
-            await super().shutdown(sockets)
+            await self.drain_http(sockets)
             return
         stopping = asyncio.create_task(self._grpc.stop(self._settings.server.drain_seconds))
-        await super().shutdown(sockets)
+        await self.drain_http(sockets)
         while not self.force_exit and not stopping.done():
             await asyncio.wait((stopping,), timeout=STOP_POLL_SECONDS)
         if not stopping.done():
             await self._grpc.stop(0)
         await stopping
+
+    async def drain_http(self, sockets: list[Any] | None) -> None:
+        """Stop accepting connections and drain those that are open (called by `shutdown`)."""
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Take a signal (called by the interpreter, on the loop's thread)."""
@@ -270,11 +274,17 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _explain_port(settings: Settings, error: BaseException | None) -> str:
+def explain_port(settings: Settings, error: BaseException | None) -> str:
+    """Return why `server.port` cannot be opened, and what to do."""
     number = getattr(error, "errno", None) or 0
     reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
     where = f"{settings.server.host}:{settings.server.port}"
     return f"server.port: cannot listen on {where}: {reason}; choose another one with --port or --host"
+
+
+def explain_admin_port(host: str, port: int, error: OSError) -> str:
+    """Return why `server.admin_port` cannot be opened."""
+    return f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}"
 
 
 def _url_of(server: asyncio.Server) -> str:

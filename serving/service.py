@@ -229,6 +229,6 @@ def _lock(path: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        advice = "give each server its own state.path"
+        advice = "give each server its own state.path, or set server.workers for all processes of one application"
         raise StateUnavailable(f"{path.parent} is in use by another server; {advice}") from None
     return file

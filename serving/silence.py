@@ -14,7 +14,11 @@ SILENCE = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def load_onnxruntime() -> Any:
-    """Return the module `onnxruntime`. The first call imports it, which blocks and starts a thread: no zygote may."""
+    """Return the module `onnxruntime`. The first call imports it, which blocks.
+
+    Releases from 1.21 to 1.31 start no thread when they are silenced. The nursery of workers relies on that, and a test
+    says so; no zygote does, because another environment may have another release.
+    """
     os.environ.update(SILENCE)
     import onnxruntime  # noqa: PLC0415
 

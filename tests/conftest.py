@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -21,44 +22,56 @@ from tests.e2e.harness import Server, constant, serving, write_version  # noqa: 
 from tests.environments import OLDEST, SECOND, WITH_FIELD, share_environment  # noqa: E402
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
+# The first two make environments; other files that need these come later, and need not wait.
 LONGEST = (
     "e2e/test_other_environment.py",
     "unit/hosting/test_oldest_environment.py",
+    "e2e/test_workers.py",
     "e2e/test_process.py",
-    "e2e/test_edge_framing.py",
-    "e2e/test_faults_killed.py",
-    "e2e/test_restarts.py",
-    "e2e/test_faults_state.py",
-    "unit/sandbox/test_audit.py",
     "unit/test_cli.py",
     "e2e/test_forged_frames.py",
     "e2e/test_environment_commands.py",
-    "e2e/test_no_word.py",
-    "e2e/test_compiled.py",
-    "e2e/test_watching.py",
+    "unit/hosting/test_zygote.py",
+    "e2e/test_faults_killed.py",
+    "unit/host/restricted/test_attribute_check.py",
+    "unit/sandbox/test_audit.py",
+    "unit/hosting/test_evaluating.py",
+    "unit/sandbox/test_sandbox.py",
+    "e2e/test_edge_bombs.py",
     "e2e/test_swaps.py",
-    "e2e/test_edge.py",
+    "unit/compiling/test_convert.py",
+    "e2e/test_edge_framing.py",
+    "e2e/test_watching.py",
+    "e2e/test_restarts.py",
     "e2e/test_graph_checks.py",
     "e2e/test_models_page.py",
-    "unit/host/restricted/test_attribute_check.py",
-    "e2e/test_kills.py",
-    "e2e/test_operators.py",
-    "e2e/test_faults_stopped.py",
-    "e2e/test_candidates.py",
-    "e2e/test_edge_crowd.py",
-    "e2e/test_edge_names.py",
-    "e2e/test_faults_copies.py",
+    "unit/lifecycle/test_recovery.py",
     "e2e/test_hosts.py",
+    "e2e/test_faults_store.py",
+    "unit/hosting/test_environment_hosts.py",
+    "e2e/test_no_word.py",
+    "unit/api/json_bodies/test_cutter.py",
+    "e2e/test_compiled.py",
+    "e2e/test_faults_state.py",
+    "unit/offline/test_publish_estimator.py",
+    "e2e/test_faults_stopped.py",
+    "e2e/test_operators.py",
+    "e2e/test_candidates.py",
+    "e2e/test_faults_copies.py",
     "unit/host/restricted/test_reading.py",
-    "unit/sandbox/test_sandbox.py",
-    "unit/hosting/test_zygote.py",
-    "unit/hosting/test_evaluating.py",
-    "e2e/test_unload.py",
-    "e2e/test_correctness.py",
+    "unit/offline/test_training_environment.py",
+    "e2e/test_faults_disk.py",
+    "e2e/test_kills.py",
+    "unit/test_demo.py",
     "e2e/test_fuzz_http.py",
-    "unit/host/restricted/test_attribute_names.py",
-    "e2e/test_first_minute.py",
-    "unit/host/graph_check/test_fuzz.py",
+    "e2e/test_edge_memory.py",
+    "e2e/test_correctness.py",
+    "unit/host/restricted/test_skops_file.py",
+    "e2e/test_removals.py",
+    "unit/host/test_every_estimator.py",
+    "e2e/test_edge.py",
+    "unit/test_offline.py",
+    "e2e/test_formats.py",
 )
 
 
@@ -79,6 +92,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {', '.join(missing)}")
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
+
+# Whether an example is slow depends on what else the machine does.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 # Without this, a logged traceback shows every local variable of every frame: seconds for one of the framework's.
 structlog.configure(

@@ -27,12 +27,12 @@ async def live() -> Live:
 async def ready(request: Request) -> Response:
     """Answer 200 while a model is active, from the end of the first pass over the store until a stop is announced.
 
-    Candidates, good or bad, never change it.
+    Candidates, good or bad, never change it, and neither do other workers that do not serve: the reason names those.
     """
     status: Status = request.app.state.status
     reason = _why_not_ready(status)
     active = sum(model.active is not None for model in status.models.values())
-    readiness = Readiness(ready=reason is None, reason=reason, active=active)
+    readiness = Readiness(ready=reason is None, reason=reason or status.worker_problem, active=active)
     return JSONResponse(readiness.model_dump(), 200 if readiness.ready else 503)
 
 

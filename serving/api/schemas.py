@@ -93,7 +93,7 @@ class Live(JsonAnswer):
 
 
 class Readiness(JsonAnswer):
-    """Whether requests can be answered, and why not."""
+    """Whether requests can be answered, and why not. A reason beside `ready` says which workers do not serve."""
 
     ready: bool
     reason: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,16 @@ from pydantic import BaseModel
 
 from serving.cli.client import ServerClient, choose_server_url, choose_token
 from serving.cli.output import one_line, show, show_table
-from serving.domain.environment import OWN
-from serving.domain.sandbox import Sandbox
-from serving.domain.status import ActiveStatus, HistoryEntry, ModelSummary, StateStatus, StoreStatus
+from serving.cli.status_output import (
+    NOTHING,
+    ServerStatus,
+    describe_active,
+    format_time,
+    show_models,
+    show_problems,
+    show_workers,
+)
+from serving.domain.status import HistoryEntry, ModelSummary, WorkerStatus
 from serving.settings import TokenScope, load_settings
 
 Url = Annotated[
@@ -32,17 +38,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version.")]
 
 TIMEOUT_SECONDS = 60.0
-NOTHING = "-"
 
 
 class _Models(BaseModel):
     models: tuple[ModelSummary, ...]
 
 
-class _ServerStatus(BaseModel):
-    sandbox: Sandbox | None = None
-    store: StoreStatus | None = None
-    state: StateStatus | None = None
+class _Workers(BaseModel):
+    workers: tuple[WorkerStatus, ...]
 
 
 class _History(BaseModel):
@@ -52,22 +55,27 @@ class _History(BaseModel):
 def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
     """Show which version answers, for every model.
 
-    Also shows gates that warned, versions in quarantine, files that serve nothing, problems of the store and the state.
+    Also shows gates that warned, versions in quarantine, files that serve nothing, problems of the store and the state,
+    and the workers where there are several.
     """
     server = connect_reader(url, token_file)
     answer = server.get("models", "active")
+    listed = server.get("workers")
+    workers = server.parse_answer(_Workers, listed).workers
     if as_json:
-        show(json.dumps(answer, indent=2))
+        show(json.dumps({**answer, **listed} if workers else answer, indent=2))
         return
     models = server.parse_answer(_Models, answer).models
-    whole = server.parse_answer(_ServerStatus, server.get("models"))
+    whole = server.parse_answer(ServerStatus, server.get("models"))
     if models:
         active = sum(model.active is not None for model in models)
         show(f"{active} of {_count_models(models)} active at {server.url}")
-        _show_models(models)
+        show_models(models)
     elif whole.store is None or whole.store.is_available:
         show(f"no models at {server.url}; 'serving publish' or 'serving demo' puts some into the store")
-    _show_problems(whole)
+    if workers:
+        show_workers(workers)
+    show_problems(whole)
     if models and whole.sandbox is not None:
         show(one_line(f"sandbox of every host: {whole.sandbox}"))
 
@@ -97,14 +105,14 @@ def pin(name: Name, version: Version, *, url: Url = None, token_file: TokenFile 
     """Serve exactly this version until 'unpin'."""
     server = _connect_operator(url, token_file)
     answer = server.post("models", name, "pin", body={"version": version})
-    show(f"{name} is pinned to {version}; {_describe_active(server.parse_answer(ModelSummary, answer))}")
+    show(f"{name} is pinned to {version}; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def unpin(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Let newer versions become active again."""
     server = _connect_operator(url, token_file)
     answer = server.delete("models", name, "pin")
-    show(f"{name} is not pinned any more; {_describe_active(server.parse_answer(ModelSummary, answer))}")
+    show(f"{name} is not pinned any more; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def rollback(
@@ -123,7 +131,7 @@ def rollback(
     """
     server = _connect_operator(url, token_file)
     answer = server.post("models", name, "rollback", body={"version": left} if left is not None else None)
-    show(f"{name} is rolled back; {_describe_active(server.parse_answer(ModelSummary, answer))}")
+    show(f"{name} is rolled back; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def release(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
@@ -133,7 +141,7 @@ def release(name: Name, version: Version, *, url: Url = None, token_file: TokenF
     """
     server = _connect_operator(url, token_file)
     answer = server.post("models", name, "versions", version, "release")
-    show(f"{name}/{version} is released; {_describe_active(server.parse_answer(ModelSummary, answer))}")
+    show(f"{name}/{version} is released; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def unload(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
@@ -153,7 +161,7 @@ def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
     server = _connect_operator(url, token_file)
     server.post("v2", "repository", "models", name, "load")
     show(
-        f"{name} is loaded; {_describe_active(server.parse_answer(ModelSummary, server.get('models', name, 'active')))}"
+        f"{name} is loaded; {describe_active(server.parse_answer(ModelSummary, server.get('models', name, 'active')))}"
     )
 
 
@@ -163,7 +171,7 @@ def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
     models = server.parse_answer(_Models, server.post("refresh")).models
     show(f"{server.url} has looked at its store: {_count_models(models)}")
     if models:
-        _show_models(models)
+        show_models(models)
 
 
 def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
@@ -194,61 +202,6 @@ def _count_models(models: Sequence[ModelSummary]) -> str:
     return f"{len(models)} model" + "s" * (len(models) != 1)
 
 
-def _show_models(models: Sequence[ModelSummary]) -> None:
-    show_table(
-        ["MODEL", "ACTIVE", "ENGINE", "TARGET", "PINNED", "LAST FAILURE"], [_format_model(model) for model in models]
-    )
-    for model in models:
-        notes = [model.active.note if model.active else None, model.problem]
-        for note in dict.fromkeys(filter(None, notes)):
-            show(one_line(f"{model.name}: {note}"))
-        for warning in model.warnings:
-            show(one_line(f"{model.name}/{warning.version}: gate {warning.gate} warned: {warning.evidence}"))
-        for one in model.quarantined:
-            what = f"'{one.path}' of the store" if one.path else "not in the store with these bytes"
-            release = f"until 'serving release {model.name} {one.version}'"
-            show(one_line(f"{model.name}/{one.version}: in quarantine since a rollback, {release} ({what})"))
-
-
-def _show_problems(whole: _ServerStatus) -> None:
-    if whole.store is not None and whole.store.reason and not whole.store.is_available:
-        show(one_line(f"store: {whole.store.reason}"))
-    for problem in whole.store.problems if whole.store is not None else ():
-        show(one_line(f"store: {problem}"))
-    if whole.state is not None and whole.state.problem:
-        show(one_line(f"state: {whole.state.problem}"))
-    if whole.state is not None and whole.state.is_held:
-        show("only what was active before answers")
-
-
-def _format_model(model: ModelSummary) -> list[str]:
-    active, target, failure = model.active, model.target, model.last_failure
-    return [
-        model.name,
-        active.version if active else "unloaded" if model.unloaded else NOTHING,
-        _describe_engine(active) if active else NOTHING,
-        f"{target.version} {target.state}" if target else NOTHING,
-        model.pinned or NOTHING,
-        f"{failure.version} {_format_time(failure.at)} {failure.gate}: {failure.reason}" if failure else NOTHING,
-    ]
-
-
-def _describe_engine(active: ActiveStatus) -> str:
-    return active.engine if active.environment == OWN else f"{active.engine} in {active.environment}"
-
-
 def _format_entry(entry: HistoryEntry) -> list[str]:
     state = entry.after or NOTHING
-    return [_format_time(entry.at), entry.version or NOTHING, state, entry.event, entry.actor, entry.reason or NOTHING]
-
-
-def _describe_active(model: ModelSummary) -> str:
-    active, target = model.active, model.target
-    text = f"active: {active.version} ({_describe_engine(active)})" if active else "nothing is active"
-    if target and (active is None or target.version != active.version):
-        text += f", on its way: {target.version} ({target.state})"
-    return one_line(text)
-
-
-def _format_time(at: datetime) -> str:
-    return at.astimezone().isoformat(" ", "seconds")
+    return [format_time(entry.at), entry.version or NOTHING, state, entry.event, entry.actor, entry.reason or NOTHING]

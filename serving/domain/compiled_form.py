@@ -91,6 +91,7 @@ class RunBounds(BaseModel):
     A run answers `rows` rows at most, as many as were tried. It takes ``rows * row_bytes + fixed_bytes`` bytes, and
     holds the longest text of a request ``rows * row_texts + fixed_texts`` times. For each method, `answer_bytes` is
     the size of the answer to one row, and `seconds` the time of one row and of each further row, at the slowest values.
+    `session_bytes` is what the form takes in each process that answers, also while nothing runs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -102,6 +103,7 @@ class RunBounds(BaseModel):
     fixed_texts: int = Field(ge=0)
     answer_bytes: dict[Method, int]
     seconds: dict[Method, tuple[float, float]]
+    session_bytes: int = Field(ge=0)
 
     def bytes_of(self, rows: int, longest_text: int = 0) -> int:
         """Return the most bytes that a run takes for `rows` rows, when the longest text has `longest_text` bytes."""
@@ -123,7 +125,7 @@ class Compilation(BaseModel):
     methods, relative to the number or to 1 (less where all are smaller), like the tolerance; labels were equal on all
     rows. `row_seconds` and `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: of the
     estimator, then of the graph. `most_rows` is how many rows the proof ran at once; `bounds` is what the checker of
-    graphs found.
+    graphs found. `lacks_memory`: there is a proved form, which the memory for all workers has no room for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,4 +142,5 @@ class Compilation(BaseModel):
     most_rows: int = 0
     bounds: RunBounds | None = None
     graph_bytes: int | None = None
+    lacks_memory: bool = False
     seconds: float = 0.0

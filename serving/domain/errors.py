@@ -13,6 +13,7 @@ ServingError
 │   └── HostDied            ... with the signal or exit status
 ├── ProtocolError           bytes on the wire that are not a frame
 ├── GraphRefused            a graph without bounds in memory and time, or with wrong outputs
+│   └── GraphHasNoRoom      all graphs in all workers may take only so much memory
 ├── RequestRefused          the caller's fault; the detail says what to change
 │   ├── Misdirected         the request is addressed to a name that is not this server's
 │   ├── CrossSite           a page of another site sent the request
@@ -114,6 +115,13 @@ class GraphRefused(ServingError):
     def __init__(self, message: str, *, is_final: bool = True) -> None:
         super().__init__(message)
         self.is_final = is_final
+
+
+class GraphHasNoRoom(GraphRefused):
+    """A compiled form that the memory for all workers has no room for now; the message has the numbers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, is_final=False)
 
 
 class RequestRefused(ServingError):

@@ -6,7 +6,7 @@ engines, holds leases and answers. Neither imports the other, both import this.
     control                                              plane
     Load(key, placement, host)  ----------------------->  build the engine and warm it up
     ReplaceHost(key, host)      ----------------------->  let another host answer, in place of one that is gone
-                                <-----------------------  Loaded(key) or LoadFailed(key, reason)
+                                <-----------------------  Loaded(key), LoadFailed(key, reason) or NoRoom(key, reason)
     Prepare(plan)               ----------------------->  keep what the plan names beside what answers now
     Commit(generation)          ----------------------->  one assignment: the prepared plan answers
     Unload(key)                 ----------------------->  Draining(key, requests); wait for its requests, then free it
@@ -20,7 +20,7 @@ a host travel beside its `Load`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from serving.domain.compiled_form import Graph, Guard, RunBounds
@@ -41,6 +41,10 @@ class Compiled:
     graphs: tuple[Graph, ...]
     guard: Guard
     bounds: RunBounds
+
+    def without_graphs(self) -> Compiled:
+        """Return what is left to know of it once it is loaded: graphs are large, and only a plane needs them."""
+        return replace(self, graphs=())
 
     @property
     def engine(self) -> str:
@@ -172,11 +176,19 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Draining:
-    """A version is to be unloaded, and `requests` still hold it."""
+class NoRoom:
+    """All planes together have no memory left for the graphs of this version; a host may answer for it."""
 
     key: VersionId
-    requests: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """A version is to be unloaded, and `requests` still hold it; None where several planes count them."""
+
+    key: VersionId
+    requests: int | None
 
 
 @dataclass(frozen=True, slots=True)

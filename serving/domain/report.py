@@ -60,7 +60,8 @@ class CandidateReport(BaseModel):
     """All that is known about a candidate after its evaluation. `signature` is None when it never loaded.
 
     `engine` names what computes the answers: ``sklearn`` or ``onnx``. `libraries` are the versions it ran under.
-    `memory_bytes` is the host's private memory after warm-up, for a compiled form the size of its graphs.
+    `memory_bytes` is the host's private memory after warm-up, for a compiled form `RunBounds.session_bytes`
+    (the size of its graphs where no checker has seen them).
     `compilation` says whether it is served compiled and why, `sandbox` which layers held the host it was evaluated in.
     `provenance` says which trusted key signed it, None when no trusted key did. `needs` is what it needs to run, and
     `environment` the environment that was chosen for it, and why; None where its file was not looked into.

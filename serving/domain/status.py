@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
@@ -150,18 +151,27 @@ class StateStatus(Snapshot):
     is_held: bool = False
 
 
+class WorkerState(StrEnum):
+    """How far a worker is.
+
+    It loads what is committed; takes connections; was asked to end, and answers what it has read; or has died several
+    times and is started again later.
+    """
+
+    STARTING, SERVING, DRAINING, WAITING = "starting", "serving", "draining", "waiting"
+
+
 class WorkerStatus(Snapshot):
     """One worker: a process that answers requests.
 
-    `state` is ``starting`` (it loads what is committed), ``serving``, ``draining`` (it ends), or ``waiting`` (it has
-    died too often and is started again at `retry_at`). `generation` is the plan that it has prepared last, `requests`
-    counts predictions since the service started, of its predecessors too; `restarts` how often it was replaced, and
-    `reason` why the last time.
+    `generation` is the plan that it answers with, `requests` counts predictions since the service started, of its
+    predecessors too; `restarts` is how often it was replaced, and `reason` why the last time, until its successor
+    serves. `retry_at` is set while the state is WAITING.
     """
 
     index: int
     pid: int | None = None
-    state: str
+    state: WorkerState
     generation: int = 0
     started_at: datetime | None = None
     requests: int = 0
@@ -172,12 +182,15 @@ class WorkerStatus(Snapshot):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything the reconciler publishes. `has_started`: the first pass over the store has ended."""
+    """Everything the reconciler publishes. `has_started`: the first pass over the store has ended.
+
+    `worker_problem` says which workers do not serve, and why, where several should.
+    """
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
     store: StoreStatus = field(default_factory=StoreStatus)
     state: StateStatus = field(default_factory=StateStatus)
-    workers: tuple[WorkerStatus, ...] = ()
+    worker_problem: str | None = None
     has_started: bool = False
     is_stopping: bool = False
 

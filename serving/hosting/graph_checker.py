@@ -77,7 +77,7 @@ class GraphChecker:
             source.ends_at = time.monotonic() + deadline_seconds
             self._send_request(graphs, signature, compilation, deadline_seconds)
             frame = _receive_frame(source, _bound_rewritten_bytes(graphs))
-            return _decode_answer(frame, graphs, compilation)
+            return _decode_answer(frame, graphs, compilation, self._memory_bytes)
         except TimeoutError:
             limit = f"{deadline_seconds:g} s (engine.compile_seconds)"
             raise GraphRefused(f"its check was not finished after {limit}", is_final=False) from None
@@ -138,7 +138,7 @@ def _bound_rewritten_bytes(graphs: Sequence[Graph]) -> int:
 
 
 def _decode_answer(
-    frame: Frame, graphs: Sequence[Graph], compilation: Compilation
+    frame: Frame, graphs: Sequence[Graph], compilation: Compilation, memory_bytes: int
 ) -> tuple[tuple[Graph, ...], RunBounds]:
     if frame.kind is FrameKind.REFUSAL:
         detail = str(decode_object(frame.header).get("detail"))
@@ -153,6 +153,7 @@ def _decode_answer(
         and sum(header.bytes) == len(frame.payload)
         and bounds.rows <= max(1, compilation.most_rows)
         and bounds.bytes_of(bounds.rows) <= PIECE_BYTES
+        and sum(header.bytes) <= bounds.session_bytes <= memory_bytes
         and bounds.answer_bytes.keys() == bounds.seconds.keys() == methods
     )
     if not is_sound:

@@ -177,6 +177,8 @@ def _check_form(
     if compilation is None:
         raise ClaimRefused(GateName.COMPILE, "the process passed every gate and reports nothing on compiling")
     require(asked.known in (None, compilation), "the process reports another verdict on compiling than the known one")
+    is_own = asked.known is None and compilation.lacks_memory
+    require(not is_own, "the process says of the memory of workers what it cannot know")
     require(is_compiled == bool(graphs), "a compiled form came without its graphs, or graphs without a compiled form")
     is_as_required = is_compiled or asked.mode != "require"
     require(is_as_required, f"no compiled form, and engine.compile = require: {compilation.reason}")

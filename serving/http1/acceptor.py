@@ -1,103 +1,57 @@
 """Accepts the connections of a port that several workers share, and keeps few long connections even.
 
-The kernel spreads connections over workers by a hash of their addresses, so four connections that stay open may all be
-one worker's. So a worker that has more connections than another passes the next one on. Three rules:
+A worker that has more connections than another (`serving.ports.choose_worker`) passes on:
 
-- Only a connection that has just been accepted is passed on, and only once: nothing of it has been read. One that came
-  from another worker stays.
-- A connection that cannot be passed on is kept.
-- A worker may have an eighth more than the others. Of few connections each counts, and one more is enough to pass the
-  next one on; many are spread well enough by the kernel, and passing costs about as much as accepting.
+- the next connection that it accepts, before anything of it is read. One that came from another worker stays, and one
+  that cannot be passed on;
+- once in a second, and when it stops, connections that are open: between two requests, when every answer is sent. So a
+  worker that has just started gets its part, and clients do not notice when one stops.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
-from serving.http1.connection import HttpConnection
-from serving.ports.handover import ConnectionDropped, count_waiting, give, take
+from serving.http1.counted_connection import CountedConnection, OpenTally
+from serving.ports.choose_worker import ALL, choose_worker
+from serving.ports.handover import ConnectionDropped, count_waiting, give, has_free_descriptor, take
 from serving.ports.listening import BACKLOG
 from serving.ports.shared_port import PortShare
 
 MOST_TAKEN = 16  # connections that are taken before others have their turn
 RETRY_SECONDS = 1.0  # until a descriptor may be free again, as in asyncio
-SLACK_SHARE = 8
+EVEN_SECONDS = 1.0
 
 log = structlog.get_logger("serving.http1")
 
-
-class OpenTally:
-    """The connections of one port that a worker has open; other workers see how many. Event loop thread only."""
-
-    def __init__(self, share: PortShare) -> None:
-        self._share = share
-        self._open: set[asyncio.BaseProtocol] = set()
-        self._is_published = False
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def begin(self, connection: asyncio.BaseProtocol) -> None:
-        """Count a connection."""
-        self._open.add(connection)
-        self._publish()
-
-    def end(self, connection: asyncio.BaseProtocol) -> None:
-        """Count a connection no more; nothing happens if it is not counted."""
-        self._open.discard(connection)
-        self._publish()
-
-    def invite(self) -> None:
-        """Let other workers pass connections to this one."""
-        self._is_published = True
-        self._publish()
-
-    def decline(self) -> None:
-        """Have other workers pass no connections to this one."""
-        self._is_published = False
-        self._share.counts.decline(self._share.worker)
-
-    def _publish(self) -> None:
-        if self._is_published:
-            self._share.counts.publish(self._share.worker, len(self._open))
-
-
-class CountedConnection(HttpConnection):
-    """A connection of a port that several workers share."""
-
-    def __init__(self, *args: Any, tally: OpenTally, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._tally = tally
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection (called by the loop)."""
-        self._tally.end(self)
-        super().connection_lost(exc)
-
-
-MakeProtocol = Callable[[OpenTally], asyncio.Protocol]  # its `connection_lost` calls `OpenTally.end`
+# `has_answered`: see `CountedConnection`. The protocol's `connection_lost` calls `OpenTally.end`.
+MakeProtocol = Callable[[OpenTally, bool], asyncio.Protocol]
 
 
 class Acceptor:
     """Serves one worker's share of a port, in the place of an `asyncio.Server`. Event loop thread only.
 
-    It closes the share's descriptors in this process; the supervisor keeps its own.
+    It closes the share's descriptors in this process; the supervisor keeps its own. A worker that has `most_open`
+    connections (0: there is no limit) passes on every other one that it accepts.
     """
 
-    def __init__(self, share: PortShare, make_protocol: MakeProtocol, backlog: int = BACKLOG) -> None:
+    def __init__(
+        self, share: PortShare, make_protocol: MakeProtocol, most_open: int = 0, backlog: int = BACKLOG
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._share = share
         self._make_protocol = make_protocol
+        self._most_open = most_open or ALL
         self._backlog = backlog
         self._tally = OpenTally(share)
         self._servers: list[asyncio.Server] = []
         self._retry: asyncio.TimerHandle | None = None
+        self._evening: asyncio.TimerHandle | None = None
         self._starting: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
@@ -107,19 +61,7 @@ class Acceptor:
             server = await self._loop.create_server(self._accept, sock=one, backlog=self._backlog)
             self._servers.append(server)
         self._watch()
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """The sockets that listen; none after `close`."""
-        return tuple(one for server in self._servers for one in server.sockets)
-
-    def is_serving(self) -> bool:
-        """Whether connections are accepted."""
-        return bool(self._servers) and not self._is_closed
-
-    def decline(self) -> None:
-        """Have other workers pass no more connections to this one, which will stop soon; those passed are served."""
-        self._tally.decline()
+        self._even_out()
 
     def close(self) -> None:
         """Accept no more. What waits for this worker waits for its successor. A second call does nothing."""
@@ -127,44 +69,53 @@ class Acceptor:
             return
         self._is_closed = True
         self._unwatch()
+        if self._evening is not None:
+            self._evening.cancel()
         for server in self._servers:
             server.close()
 
     async def wait_closed(self) -> None:
-        """Wait until the sockets are closed, as `asyncio.Server.wait_closed` does; after `close`."""
+        """Wait until the sockets are closed, as `asyncio.Server.wait_closed` does; after `close`. Connections that are
+        open are not passed on from then on.
+        """
         await asyncio.gather(*self._starting, return_exceptions=True)
         await asyncio.gather(*(server.wait_closed() for server in self._servers))
+        self._tally.relieve = None
+        self._share.close_handover()
 
     # --- accepting ----------------------------------------------------------------------------------------------------
 
     def _accept(self) -> asyncio.Protocol:
         """Return the protocol of a connection that the loop has just accepted (called by the loop)."""
-        if self._choose() is not None:
+        if self._choose_for_new() is not None:
             return _Passing(self._pass_on)
-        return self._make()
+        return self._make(has_answered=False)
 
-    def _make(self) -> asyncio.Protocol:
-        protocol = self._make_protocol(self._tally)
+    def _make(self, *, has_answered: bool) -> asyncio.Protocol:
+        protocol = self._make_protocol(self._tally, has_answered)
         self._tally.begin(protocol)  # now, as the loop may accept several before it opens the first
         return protocol
 
-    def _choose(self) -> int | None:
-        if self._is_closed:
-            return None
+    def _choose(self, own_count: int) -> int | None:
+        """Return the worker that gets a connection, if this one has as many without it; None if it stays."""
         worker = self._share.worker
-        own_count = len(self._tally) + self._count_waiting(worker)
+        own_count += self._count_waiting(worker)
         return choose_worker(worker, own_count, self._share.counts.read(), self._count_waiting)
+
+    def _choose_for_new(self) -> int | None:
+        own_count = len(self._tally)
+        return None if self._is_closed else self._choose(own_count if own_count < self._most_open else ALL)
 
     def _count_waiting(self, worker: int) -> int:
         return count_waiting(self._share.giving[worker])
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
         """Pass a connection on, or keep it. Others were accepted in the same turn, so it is chosen again."""
-        worker = self._choose()
+        worker = self._choose_for_new()
         if worker is not None and give(self._share.giving[worker], transport.get_extra_info("socket").fileno()):
             transport.abort()  # closes the descriptor of this process, and says nothing to the client
             return
-        protocol = self._make()
+        protocol = self._make(has_answered=False)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
@@ -172,7 +123,7 @@ class Acceptor:
 
     def _watch(self) -> None:
         """Take connections that other workers pass, from now on or as soon as there is a descriptor for one."""
-        if _has_free_descriptor():
+        if has_free_descriptor():
             self._retry = None
             self._loop.add_reader(self._share.taking, self._take)
             self._tally.invite()
@@ -191,18 +142,19 @@ class Acceptor:
         The kernel would close a connection that arrives where no descriptor is left, so they wait until there is one.
         """
         for _ in range(MOST_TAKEN):
-            if not _has_free_descriptor():
+            if not has_free_descriptor():
                 self._unwatch()
                 self._watch()
                 return
             try:
-                connection = take(self._share.taking)
+                passed = take(self._share.taking)
             except ConnectionDropped as error:
                 log.error("connection_dropped", reason=str(error))
                 continue
-            if connection is None:
+            if passed is None:
                 return
-            task = self._loop.create_task(self._serve(connection, self._make()))
+            protocol = self._make(has_answered=passed.has_answered)
+            task = self._loop.create_task(self._serve(passed.connection, protocol))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
@@ -214,13 +166,42 @@ class Acceptor:
             connection.close()
             raise
 
+    # --- passing on what is open --------------------------------------------------------------------------------------
 
-def _has_free_descriptor() -> bool:
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
+    def pass_on_open(self) -> bool:
+        """Pass on all connections, those with a request under way after its answer. Returns whether to call it again:
+        some are left, and there is a worker for them. After `close`.
+        """
+        self._relieve_all()
+        return len(self._tally) > 0 and self._choose_for_open() is not None
+
+    def _choose_for_open(self) -> int | None:
+        return self._choose(ALL if self._is_closed else len(self._tally) - 1)
+
+    def _even_out(self) -> None:
+        """Pass on what this worker has too many (called by the loop)."""
+        self._relieve_all()
+        self._evening = self._loop.call_later(EVEN_SECONDS, self._even_out)
+
+    def _relieve_all(self) -> None:
+        """Pass on connections that are free now; more of them as soon as they have answered."""
+        worker = self._choose_for_open()
+        for connection in self._tally:
+            if worker is None:
+                break
+            if isinstance(connection, CountedConnection) and connection.pass_on(self._share.giving[worker]):
+                worker = self._choose_for_open()
+        self._tally.relieve = None if worker is None else self._relieve
+
+    def _relieve(self, connection: CountedConnection) -> None:
+        """Pass on a connection that has just answered, if this worker has too many still (called by the loop)."""
+        if self._tally.relieve is None:
+            return
+        worker = self._choose_for_open()
+        if worker is None:
+            self._tally.relieve = None
+        else:
+            connection.pass_on(self._share.giving[worker])
 
 
 class _Passing(asyncio.Protocol):
@@ -232,26 +213,3 @@ class _Passing(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Pass the connection on (called by the loop)."""
         self._pass_on(transport)
-
-
-def choose_worker(
-    own_worker: int, own_count: int, counts: Sequence[int | None], count_waiting: Callable[[int], int]
-) -> int | None:
-    """Return the worker that a new connection is passed to, None if `own_worker` keeps it.
-
-    `counts` says how many connections each worker has open, None for one that must not be given any; `count_waiting`
-    how many were given to a worker and are not in its count yet.
-    """
-    candidates = [
-        (count, worker)
-        for worker, count in enumerate(counts)
-        if worker != own_worker and count is not None and own_count - count >= _slack(count)
-    ]
-    if not candidates:
-        return None
-    fewest, chosen = min((count + count_waiting(worker), worker) for count, worker in candidates)
-    return chosen if own_count - fewest >= _slack(fewest) else None
-
-
-def _slack(count: int) -> int:
-    return 1 + count // SLACK_SHARE

@@ -143,6 +143,12 @@ class HttpConnection(HttpToolsProtocol):
         """Send queued answers (called by the loop): the transport closes itself when this has returned."""
         self._limits.write_queue.flush()
 
+    def resume(self) -> None:
+        """Begin between two requests: another process has answered on this connection. After `connection_made`."""
+        self._limits.heads.end(self)
+        self._state = self._state.after_resume
+        self._become_idle()
+
     def shutdown(self) -> None:
         """Send queued answers, then close, at once or after the answer under way (called by the server)."""
         self._limits.write_queue.flush()

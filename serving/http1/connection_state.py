@@ -13,6 +13,7 @@ from enum import Enum, auto
 class Event(Enum):
     """What happens to a connection.
 
+    RESUME: another process has answered on this connection, and has passed it on between two requests.
     BEGIN: the first byte of a request is read. RECOGNISE: a whole prediction whose head is known is answered at once.
     PAUSE: the bytes that are here end within a head. HOLD: a head ends, and its request is a prediction that may be
     answered where its last byte is read. START: a request is given to the application. QUEUE: a request is given to the
@@ -22,6 +23,7 @@ class Event(Enum):
     may not have sent everything. CLOSE: we close the connection.
     """
 
+    RESUME = auto()
     BEGIN = auto()
     RECOGNISE = auto()
     PAUSE = auto()
@@ -63,6 +65,7 @@ class HttpState(Enum):
     CLOSED = auto()
 
     # Filled from TRANSITIONS below. An attribute costs a fifth of two looks into dictionaries.
+    after_resume: HttpState
     after_begin: HttpState
     after_recognise: HttpState
     after_pause: HttpState
@@ -93,6 +96,7 @@ BROKEN, LINGERING, CLOSED = HttpState.BROKEN, HttpState.LINGERING, HttpState.CLO
 # offers another protocol: the parser begins and ends such a request twice, see `connection`.
 TRANSITIONS: Mapping[HttpState, Mapping[Event, HttpState]] = {
     OPENED: {
+        Event.RESUME: READY,
         Event.BEGIN: HEAD,
         Event.RECOGNISE: READY,
         Event.CLOSE: CLOSED,

@@ -81,7 +81,8 @@ class Activation:
         self.publish(model)
         reach("draining")
         draining = self._plane.unload(Unload(record.id))
-        self._journal.move(record, State.DRAINING, f"{draining.requests} requests in flight")
+        count = "" if draining.requests is None else f"{draining.requests} "
+        self._journal.move(record, State.DRAINING, f"{count}requests in flight")
 
     def finish_retirement(self, model: ModelRecord, fact: Drained) -> None:
         """Note that a version of `model` is freed: of two with the same bytes, the one that was retired first."""

@@ -13,9 +13,28 @@ from dataclasses import dataclass, field
 import structlog
 
 from serving.domain.artifact import Artifact
-from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError, StagingFailed
+from serving.domain.compiled_form import Compilation
+from serving.domain.errors import (
+    Cancelled,
+    GraphHasNoRoom,
+    GraphRefused,
+    HostFailed,
+    NotPublished,
+    ServingError,
+    StagingFailed,
+)
 from serving.domain.listing import Entry
-from serving.domain.plan import Hosted, Load, Loaded, LoadFailed, NotReady, Placement, ReplaceHost, place
+from serving.domain.plan import (
+    Hosted,
+    Load,
+    Loaded,
+    LoadFailed,
+    NoRoom,
+    NotReady,
+    Placement,
+    ReplaceHost,
+    place,
+)
 from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
@@ -173,19 +192,19 @@ class CandidateRunner:
         )
         if kept is not None and self._hosts.has_changed(kept.report):
             kept = None
+        known = kept.report.compilation if kept is not None else None
         try:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
-                return self._load(artifact, kept)
+                try:
+                    return self._load(artifact, kept)
+                except GraphHasNoRoom as error:
+                    known = self._keep_hosted(artifact, error)
             self._cache.verify(artifact, candidate.cancelled)
-            known = kept.report.compilation if kept is not None else None
             request = evaluation_request(artifact, self._settings, comparison, known)
-            try:
-                return self._evaluate(candidate, artifact, request, source, on_state, on_gate, is_new=known is None)
-            except GraphRefused as error:
-                log.warning("graph_refused", model=artifact.id.model, version=artifact.id.version, reason=str(error))
-                request = evaluation_request(artifact, self._settings, comparison, stays_hosted(error))
-                return self._evaluate(candidate, artifact, request, source, lambda _: None, on_gate, is_new=True)
+            return self._evaluate_or_host(candidate, artifact, request, source, on_state, on_gate)
+        except GraphHasNoRoom as error:
+            return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
         except Cancelled:
             return CandidateStopped()
         except StagingFailed as error:
@@ -194,6 +213,34 @@ class CandidateRunner:
             return (
                 CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
             )
+
+    def _evaluate_or_host(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        request: EvaluationRequest,
+        source: str,
+        on_state: Callable[[State], None],
+        on_gate: Callable[[GateResult], None],
+    ) -> Outcome:
+        """Evaluate, and once more, to stay hosted, when the graphs must not run in this process or have no room."""
+        is_new = request.compile.known is None
+        try:
+            return self._evaluate(candidate, artifact, request, source, on_state, on_gate, is_new=is_new)
+        except GraphRefused as error:
+            compile_request = request.compile.model_copy(update={"known": self._keep_hosted(artifact, error)})
+            again = request.model_copy(update={"compile": compile_request})
+            return self._evaluate(candidate, artifact, again, source, lambda _: None, on_gate, is_new=True)
+
+    def _keep_hosted(self, artifact: Artifact, error: GraphRefused) -> Compilation:
+        """Return the verdict that a version stays in its host; raises GraphHasNoRoom where it must not.
+
+        There may be room another time, so that this says nothing against the version.
+        """
+        if isinstance(error, GraphHasNoRoom) and self._settings.engine.compile == "require":
+            raise error
+        log.warning("graph_refused", model=artifact.id.model, version=artifact.id.version, reason=str(error))
+        return stays_hosted(error)
 
     def _evaluate(
         self,
@@ -264,7 +311,10 @@ class CandidateRunner:
             write("sandbox", active=list(sandbox.active), missing=sandbox.missing)
 
     def _load(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None) -> Outcome:
-        """Let the plane load a version that has passed; raises HostFailed when its host cannot be connected."""
+        """Let the plane load a version that has passed.
+
+        Raises HostFailed when its host cannot be connected, and GraphHasNoRoom.
+        """
         try:
             placement = place(evaluation, self._settings.engine.max_batch_rows)
         except NotReady as error:
@@ -275,8 +325,11 @@ class CandidateRunner:
             _require_loaded(self._plane.load(Load(artifact.id, placement, number), host), host)
         else:
             loaded = self._plane.load(Load(artifact.id, placement))
+            if isinstance(loaded, NoRoom):
+                raise GraphHasNoRoom(loaded.reason)
             if isinstance(loaded, LoadFailed):
                 return CandidateFailed(loaded.reason)
+            placement = placement.without_graphs()
         return CandidateReady(placement, evaluation.report, number)
 
     def next_host(self) -> int:
@@ -354,8 +407,8 @@ def _warn_of_environment(artifact: Artifact, report: CandidateReport) -> None:
             log.warning("environment_differs", model=name, version=version, reason=result.evidence)
 
 
-def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:
+def _require_loaded(outcome: Loaded | LoadFailed | NoRoom, host: HostProcess) -> None:
     """Raise HostFailed, and end the host, when the plane could not load it."""
-    if isinstance(outcome, LoadFailed):
+    if not isinstance(outcome, Loaded):
         host.close()
         raise HostFailed(outcome.reason)

@@ -7,7 +7,7 @@ import threading
 import structlog
 
 from serving.domain.compiled_form import UNSIGNED_FILE, Compilation
-from serving.domain.errors import GraphRefused, HostFailed
+from serving.domain.errors import GraphHasNoRoom, GraphRefused, HostFailed
 from serving.domain.report import Evaluation
 from serving.domain.version import Format
 from serving.hosting.graph_checker import GraphChecker
@@ -48,7 +48,8 @@ class GraphCheck:
             raise GraphRefused(f"it could not be checked: {error}", is_final=False) from None
         size = sum(len(graph.content) for graph in graphs)
         checked = compilation.model_copy(update={"bounds": bounds, "graph_bytes": size})
-        return Evaluation(report.model_copy(update={"compilation": checked, "memory_bytes": size}), graphs)
+        memory = {"compilation": checked, "memory_bytes": bounds.session_bytes}
+        return Evaluation(report.model_copy(update=memory), graphs)
 
     def kill(self) -> None:
         """End the checker: a thread that waits for it gets an error."""
@@ -70,5 +71,8 @@ class GraphCheck:
 
 
 def stays_hosted(error: GraphRefused) -> Compilation:
-    """Return the verdict on a version whose graphs the checker has refused: it stays in its host."""
+    """Return the verdict on a version whose graphs are refused, or have no room: it stays in its host."""
+    if isinstance(error, GraphHasNoRoom):
+        reason = f"its graph has no room in the workers: {error}"
+        return Compilation(engine=None, reason=reason, is_final=False, lacks_memory=True)
     return Compilation(engine=None, reason=f"its graph is not taken into the server: {error}", is_final=error.is_final)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from serving.domain.plan import Commit, Draining, Load, Loaded, LoadFailed, Prepare, ReplaceHost, ReportOutage, Unload
+from serving.domain.plan import (
+    Commit,
+    Draining,
+    Load,
+    Loaded,
+    LoadFailed,
+    NoRoom,
+    Prepare,
+    ReplaceHost,
+    ReportOutage,
+    Unload,
+)
 from serving.hosting.host_process import HostProcess
 
 
 class PlanePort(Protocol):
     """A plane, or a fake of it. `load` and `replace_host` block, in worker threads; the others do not wait."""
 
-    def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
+    def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed | NoRoom:
         """Make a version ready to answer; `process` is the host of a hosted one, the caller's until it is loaded."""
         ...
 

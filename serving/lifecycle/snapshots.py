@@ -101,7 +101,8 @@ def _note(exclusion: Exclusion, model: ModelRecord, decisions: StandingDecisions
         return "its files are no longer in the store; it goes on being served until the model is unloaded"
     if listed is not active and exclusion.is_excluded(model, listed):
         return "its files were replaced by ones that are refused; the old ones go on being served"
-    return model.problem
+    compilation = active.report.compilation if active.report is not None else None
+    return model.problem or (compilation.reason if compilation is not None and compilation.lacks_memory else None)
 
 
 def _is_shown_loaded(model: ModelRecord, record: VersionRecord) -> bool:

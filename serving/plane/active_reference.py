@@ -9,13 +9,16 @@ instant at which that number is written, whether or not they have heard of it ot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import Protocol
 
-from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
+from serving.domain.errors import NothingActive, Unavailable, UnknownModel, UnknownVersion
 from serving.plane.servable import Lease, Servable
+
+MOST_LOOKS = 8  # for another one to be of use, a whole swap has to happen between two of them
 
 
 class Role(Enum):
@@ -64,15 +67,24 @@ def read(state: HoldsActive) -> ActiveReference:
 
     A commit that this process has not been told of yet holds already. Nothing is committed before every worker has
     prepared it, so it is the prepared reference; or the active one again, if this process is told of it meanwhile and
-    prepares the one after. A worker that is neither has failed to prepare: it gives no answer, and is being killed.
+    prepares the one after. Raises Unavailable in a process that has failed to prepare: control goes on without it.
     """
     reference = state.active
-    while reference.committed[0] != reference.generation:
-        reference = state.prepared
-        if reference.committed[0] == reference.generation:
-            break
-        reference = state.active
-    return reference
+    if reference.committed[0] == reference.generation:
+        return reference
+    for _ in range(MOST_LOOKS):
+        for reference in (state.prepared, state.active):
+            if reference.committed[0] == reference.generation:
+                return reference
+    raise Unavailable("this process does not know yet which versions answer now; try again")
+
+
+def settle(state: HoldsActive) -> None:
+    """Make the reference that answers now the active one, if it was only prepared: nobody will tell this process of
+    its commit any more. Event loop thread only, while no control tells this process anything.
+    """
+    with suppress(Unavailable):
+        activate(state, read(state))
 
 
 def find(state: HoldsActive, model: str, version: str | Role | None = None) -> Servable:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.allocator import return_freed_memory
 from serving.domain.compiled_form import COLUMN_PREFIX, MATRIX_INPUT, MOST_ROWS, NULL_TEXT, Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
@@ -20,6 +21,7 @@ from serving.silence import load_onnxruntime
 onnxruntime = load_onnxruntime()
 
 _FATAL_ONLY = 4
+LARGE_BYTES = 128 << 10
 
 
 class GraphSession:
@@ -38,8 +40,11 @@ class GraphSession:
         self._outputs = {method: list(names) for method, names in graph.outputs.items()}
         self._numbers = list_number_inputs(session)
         self._most_rows = most_rows
-        self._session = session
-        self._run = session._sess.run  # session.run calls this after it has checked names that are known here
+        # session.run calls this after it has checked names that are known here; the session itself keeps the bytes
+        self._run = session._sess.run
+        if len(graph.content) >= LARGE_BYTES:
+            del session
+            return_freed_memory()
         self._options = onnxruntime.RunOptions()  # without one, each run makes its own: 0.7 us
 
     def answer(self, method: Method, batch: Batch) -> Prediction:

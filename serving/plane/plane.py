@@ -31,7 +31,7 @@ from serving.domain.plan import (
     Unload,
 )
 from serving.domain.version import VersionId
-from serving.plane.active_reference import ActiveReference, HoldsActive, ModelReference, activate
+from serving.plane.active_reference import ActiveReference, HoldsActive, ModelReference, activate, settle
 from serving.plane.compiled_engine import CompiledEngine
 from serving.plane.fair_turns import Turns
 from serving.plane.host_group import Process
@@ -48,7 +48,8 @@ class Plane:
     control's, and wait for nothing.
 
     `committed` is where control writes the generation that answers, in the memory it shares with all planes; None when
-    this is the only one.
+    this is the only one. With `takes_over` another plane answers until the first commit of this one, and is then asked
+    to `retire`.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Plane:
         turns: Turns,
         tell: Callable[[Fact], None],
         committed: Sequence[int] | None = None,
+        *,
+        takes_over: bool = False,
     ) -> None:
         self._state = state
         self._loop = loop
@@ -69,7 +72,11 @@ class Plane:
         self._own_word = [0]
         self._committed = self._own_word if committed is None else committed
         self._reference = self._prepared = ActiveReference(generation=0, committed=self._committed)
-        state.active = state.prepared = self._reference
+        if takes_over:
+            settle(state)  # what the other plane has prepared may answer already, and is forgotten in the next line
+        state.prepared = self._reference
+        if not takes_over:
+            state.active = self._reference
 
     def load(self, command: Load, process: Process | None = None) -> Loaded | LoadFailed:
         """Build and warm the engine of a version that is not loaded. Blocks; not on the event loop.
@@ -151,6 +158,23 @@ class Plane:
         if servable is not None and isinstance(servable.engine, HostedEngine):
             error = HostLost(command.reason, command.retry_seconds)
             self._loop.call_soon_threadsafe(servable.engine.report_outage, error)
+
+    def retire(self) -> None:
+        """Free every version when its last request has been answered. The active reference is another plane's."""
+        with self._servables_lock:
+            servables, self._servables = list(self._servables.values()), {}
+        for servable in servables:
+            asyncio.run_coroutine_threadsafe(_drain_and_close(servable), self._loop)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the active reference is this plane's."""
+        return self._state.active in (self._reference, self._prepared)
+
+    def list_versions(self) -> list[VersionId]:
+        """Return what is loaded."""
+        with self._servables_lock:
+            return list(self._servables)
 
     def _find(self, key: VersionId) -> Servable | None:
         with self._servables_lock:

@@ -1,8 +1,8 @@
-"""Passes an accepted connection from one process to another.
+"""Passes a connection from one process to another: a new one, or one between two requests.
 
-What the client has sent already stays in the kernel's buffer of the connection, and goes with it. Each worker has a
-pair of SOCK_SEQPACKET sockets: one end takes; the other one, which all workers hold, gives. A connection that was given
-and not taken belongs to the pair; it is closed only when the last descriptor of the taking end is.
+What the client has sent and no process has read is in the kernel's buffer, and goes with the connection. Each worker
+has a pair of SOCK_SEQPACKET sockets: one end takes; the other one, which all workers hold, gives. A connection that was
+given and not taken belongs to the pair; it is closed only when the last descriptor of the taking end is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import os
 import socket
 import sys
 import termios
+from typing import NamedTuple
 
-_MESSAGE = b"\0"
+_IS_NEW, _HAS_ANSWERED = b"\0", b"\1"
 _DESCRIPTOR_BYTES = array.array("i").itemsize
 
 
@@ -31,24 +32,31 @@ def make_pair() -> tuple[socket.socket, socket.socket]:
     return taking, giving
 
 
-def give(giving: socket.socket, descriptor: int) -> bool:
+class Passed(NamedTuple):
+    """A connection that was given. `has_answered`: a request on it has been answered, so it may be idle for long."""
+
+    connection: socket.socket
+    has_answered: bool
+
+
+def give(giving: socket.socket, descriptor: int, *, has_answered: bool = False) -> bool:
     """Pass a connection; False if that is not possible now. The caller's descriptor stays open. Never blocks."""
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (descriptor,)))
     try:
-        giving.sendmsg((_MESSAGE,), (rights,), socket.MSG_NOSIGNAL)
+        giving.sendmsg((_HAS_ANSWERED if has_answered else _IS_NEW,), (rights,), socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True
 
 
-def take(taking: socket.socket) -> socket.socket | None:
+def take(taking: socket.socket) -> Passed | None:
     """Return the next connection that was given, None if there is none. Never blocks.
 
     Raises ConnectionDropped if the process has as many descriptors as it may have: the connection is lost.
     """
     try:  # not socket.recv_fds: it ignores its flags
         message, rights, _, _ = taking.recvmsg(
-            len(_MESSAGE), socket.CMSG_LEN(_DESCRIPTOR_BYTES), socket.MSG_CMSG_CLOEXEC
+            len(_IS_NEW), socket.CMSG_LEN(_DESCRIPTOR_BYTES), socket.MSG_CMSG_CLOEXEC
         )
     except (BlockingIOError, InterruptedError):
         return None
@@ -58,7 +66,16 @@ def take(taking: socket.socket) -> socket.socket | None:
         raise ConnectionDropped("a connection was closed: this process had no descriptor left for it")
     connection = socket.socket(fileno=int.from_bytes(rights[0][2], sys.byteorder))
     connection.setblocking(False)
-    return connection
+    return Passed(connection, message == _HAS_ANSWERED)
+
+
+def has_free_descriptor() -> bool:
+    """Whether this process may have one more descriptor. To be asked before `take`: what waits is not lost then."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def count_waiting(giving: socket.socket) -> int:

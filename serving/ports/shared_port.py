@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +30,10 @@ class PortShare:
     @classmethod
     def receive(cls, worker: int, workers: int, descriptors: Sequence[int]) -> PortShare:
         """Make a share of the descriptors that have arrived; it owns them from now on. Raises OSError."""
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # a program's start passes descriptors without close-on-exec
         counts, *rest = descriptors
         taking, *others = (socket.socket(fileno=one) for one in rest)
-        for one in (taking, *others):
-            one.set_inheritable(False)  # a program's start passes descriptors without close-on-exec
         giving, listeners = tuple(others[:workers]), tuple(others[workers:])
         return cls(worker, listeners, taking, giving, OpenCounts(counts, workers))
 
@@ -74,10 +75,19 @@ class SharedPort:
         """Have no connections passed to a worker that does not answer; it may be alive."""
         self.counts.exclude(worker)
 
+    def readmit(self, worker: int) -> None:
+        """End `leave_out`: it answers again."""
+        self.counts.include(worker)
+
     def expect_successor(self, worker: int) -> None:
         """Have no connections passed to a worker that has ended until its successor accepts."""
         self.counts.decline(worker)
         self.counts.include(worker)
+
+    def stop_listening(self) -> None:
+        """Close the listeners here. When the workers have closed theirs, too, clients cannot connect any more."""
+        for share in self.shares:
+            close_all(share.listeners)
 
     def close(self) -> None:
         """Close everything. Connections that wait for workers that have ended are reset."""

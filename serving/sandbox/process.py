@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from serving.allocator import return_freed_memory
 from serving.silence import SILENCE
 
 LOADING_NICENESS = 10
@@ -34,7 +35,6 @@ _PR_SET_PDEATHSIG = 1
 # looked up once: a process in the sandbox may not open a library any more
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl if sys.platform == "linux" else None
-_trim = getattr(_libc, "malloc_trim", None)
 
 
 def scrub_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -108,5 +108,4 @@ def give_back_memory() -> None:
     """Return freed memory to the system after loading, and exclude the model's objects from later collections."""
     gc.collect()
     gc.freeze()
-    if _trim is not None:  # only glibc has it
-        _trim(0)
+    return_freed_memory()

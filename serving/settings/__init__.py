@@ -23,6 +23,7 @@ from serving.settings.groups import (
 )
 from serving.settings.merging import forget_tokens, load_settings, load_token
 from serving.settings.setting_problems import SettingsError
+from serving.settings.shared_settings import describe_differences, dump_shared, make_shared
 from serving.settings.token_files import TokenScope, read_digests, read_token_file
 
 __all__ = [
@@ -39,9 +40,12 @@ __all__ = [
     "StateSettings",
     "StoreSettings",
     "TokenScope",
+    "describe_differences",
+    "dump_shared",
     "forget_tokens",
     "load_settings",
     "load_token",
+    "make_shared",
     "read_digests",
     "read_token_file",
 ]

@@ -178,6 +178,9 @@ class EngineSettings(Group):
     compile_tolerance: Positive = Field(
         1e-5, le=0.1, description="how far a number may be from the estimator's own, relative; labels must be equal"
     )
+    workers_mb: NotNegative = Field(
+        4096.0, description="most memory of compiled forms in all workers together; beyond it, models stay hosted"
+    )
     max_batch_rows: Count = Field(1024, description="most rows of waiting requests sent to a host together")
     replicas: int = Field(1, ge=1, le=64, description="processes per hosted version; they share the model's memory")
 

@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import signal
 import sys
-import threading
 import time
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
-from typing import Any
 
 import structlog
 
-from serving import __version__
 from serving.api.access import Access
-from serving.domain.decision import DecisionOutcome
-from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
-from serving.domain.plan import Drained, HostGone
-from serving.domain.status import Status
-from serving.plane.fair_turns import count_cores
+from serving.domain.errors import ServingError
+from serving.domain.status import Status, WorkerState
+from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
-from serving.server import CannotListen, prepare
-from serving.service import Service
+from serving.server import CannotListen, explain_admin_port, explain_port, prepare
 from serving.settings import Settings
+from serving.silence import load_onnxruntime
 from serving.supervisor.crew import Crew
-from serving.supervisor.fact_thread import FactThread
 from serving.supervisor.grpc_port import GrpcPort
 from serving.supervisor.nursery import Nursery
-from serving.supervisor.status_board import StatusBoard
-from serving.supervisor.worker_link import WorkerLink
-from serving.supervisor.worker_planes import WorkerPlanes
-from serving.telemetry.service_metrics import ServiceMetrics
-from serving.telemetry.traffic import VersionLeases
+from serving.supervisor.shared_control import SharedControl
 from serving.wire.shared_words import make_words
-from serving.wire.worker_channel import ChannelClosed, Received
-from serving.wire.worker_messages import (
-    Accepting,
-    Decide,
-    Entries,
-    Exposition,
-    Forget,
-    HistoryRefused,
-    HostLeft,
-    ListWorkers,
-    Outcome,
-    ReadGauges,
-    ReadHistory,
-    ReadTraffic,
-    RenderMetrics,
-    Sync,
-    TrafficRead,
-    WorkerList,
-)
 from serving.worker.worker_process import WorkerPlan
+from serving.worker.worker_settings import count_workers, settings_of_one
 
-GAUGE_SECONDS = 0.5  # how long a scrape waits for a worker
 KILL_SECONDS = 5.0  # beyond drain_seconds, until workers that drain are killed
 POLL_SECONDS = 0.1
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -71,9 +40,7 @@ class Supervisor:
     def __init__(self, settings: Settings, access: Access, workers: int) -> None:
         self._settings = settings
         server = settings.server
-        self._ports = [SharedPort.open(server.host, server.port, workers)]
-        if server.admin_port is not None:
-            self._ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        self._ports = _open_ports(settings, workers)
         self._grpc = GrpcPort.keep(server)
         committed, beats = make_words("generation"), make_words("beats")
         descriptors = [
@@ -82,28 +49,24 @@ class Supervisor:
         ]
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
         grpc_port = None if self._grpc is None else self._grpc.number
-        plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts, grpc_port)
-        self._nursery = Nursery.start(plan.run)
+        plan = WorkerPlan(settings_of_one(settings, workers), access, workers, counts, grpc_port)
+        self._forwarder = ConnectionForwarder(self._ports)
+        if settings.engine.compile != "off":
+            load_onnxruntime()  # all workers share its pages: 14 MB less in each that has a compiled form
+        self._nursery = Nursery.start(plan.run, forget=self._close_ports)
         # from here on there may be threads
-        self._metrics = ServiceMetrics(__version__, self._forget)
-        self._render_lock = threading.Lock()
-        self._facts = FactThread(lambda each: self._planes.take(*each))
-        self._board = StatusBoard(self._publish)
-        self._service = Service(
-            self._board, settings, self._metrics, lambda tell: self._make_planes(committed, tell), 2 * workers
-        )
-        self._crew = Crew(
-            *(self._nursery, self._planes, descriptors, beats, server.worker_seconds),
-            *(self._take, self._greet, self._tell, self._metrics),
-        )
-        self._wake = threading.Event()
+
+        def make_crew(control: SharedControl) -> Crew:
+            self._crew = Crew(
+                *(self._nursery, control.planes, descriptors, beats, server.worker_seconds),
+                *(control.take, control.greet, control.tell, control.metrics, self._forwarder),
+            )
+            return self._crew
+
+        self._service = SharedControl(settings, committed, workers, make_crew, self._log_listening).service
         self._signals = 0
         self._is_listening = False
         self.exit_code = 0
-
-    def _make_planes(self, committed: int, tell: Any) -> WorkerPlanes:
-        self._planes = WorkerPlanes(committed, self._settings.server.worker_seconds, tell, self._replace)
-        return self._planes
 
     def run(self) -> int:
         """Serve until a signal says otherwise; returns the exit status. Raises StateUnavailable. Blocks."""
@@ -112,33 +75,48 @@ class Supervisor:
             self._service.on_started = self._check_start
             self._service.start()
             self._crew.start()
-            while not self._signals:
-                self._wake.wait(POLL_SECONDS)
+            while not self._signals and not self._crew.is_lost:
+                self._forwarder.forward(POLL_SECONDS)
+            if self._crew.is_lost:
+                log.error("no_worker_left", effect="the service ends, as nobody could answer")
+                self.exit_code = 1
             self._drain()
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
             self._service.stop()
             self._nursery.close()
-            for port in self._ports:
-                port.close()
-            if self._grpc is not None:
-                self._grpc.close()
+            self._close_ports()
         return self.exit_code
 
+    def _close_ports(self) -> None:
+        self._forwarder.close()
+        for port in self._ports:
+            port.close()
+        if self._grpc is not None:
+            self._grpc.close()
+
     def _drain(self) -> None:
-        """Announce the end, wait as long as that takes, then have the workers drain. A second signal hurries both."""
+        """Announce the end, wait as long as that takes, then have the workers drain. A second signal hurries both.
+
+        No worker passes its connections to others then. When none accepts, clients cannot connect any more.
+        """
         server = self._settings.server
         self._service.announce_stop()
         ends_at = time.monotonic() + server.lame_duck_seconds
         while self._signals == 1 and time.monotonic() < ends_at:
-            self._wake.wait(POLL_SECONDS)
+            self._forwarder.forward(POLL_SECONDS)
+        for worker in range(len(self._ports[0].shares)):
+            self._forwarder.leave_out(worker)
         self._crew.stop()
         ends_at = time.monotonic() + server.drain_seconds + KILL_SECONDS
         while time.monotonic() < ends_at and self._crew.list_links():
             if self._signals > 1:
                 self._signals = 1
                 self._crew.stop()
+            if all(worker.state is not WorkerState.SERVING for worker in self._crew.list_status()):
+                for port in self._ports:
+                    port.stop_listening()
             time.sleep(POLL_SECONDS / 5)
         self._crew.join(POLL_SECONDS)
 
@@ -152,7 +130,7 @@ class Supervisor:
             log.info("stopping", signal=name, lame_duck_seconds=self._settings.server.lame_duck_seconds)
         else:
             log.warning("stopping_now", signal=name)
-        self._wake.set()
+        self._forwarder.wake()
 
     def _check_start(self, status: Status) -> None:
         if self._settings.server.fail_fast and not any(model.active for model in status.models.values()):
@@ -160,85 +138,7 @@ class Supervisor:
             self.exit_code = 1
             self._signals += 1
 
-    # --- workers -----------------------------------------------------------------------------------------------------
-
-    def _replace(self, link: WorkerLink, reason: str) -> None:
-        self._crew.replace(link, reason)
-
-    def _greet(self, link: WorkerLink) -> None:
-        self._board.show(link.channel.send)
-
-    def _publish(self, change: Any) -> None:
-        for link in self._crew.list_links():
-            link.channel.send(change)
-
-    def _tell(self) -> None:
-        self._board.tell_workers(self._crew.list_status())
-
-    def _take(self, link: WorkerLink, received: Received) -> None:
-        message = received.message
-        match message:
-            case Drained() | HostGone() | HostLeft():
-                self._facts.put((link, message))
-            case Accepting():
-                self._crew.note_accepting(link)
-                self._log_listening()
-            case Decide():
-                outcome = self._service.decide(message.decision, message.actor)
-                outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
-            case ReadHistory():
-                threading.Thread(target=self._read_history, args=(received, message), daemon=True).start()
-            case ListWorkers():
-                received.answer(WorkerList(self._crew.list_status()))
-            case ReadTraffic():
-                numbers = self._metrics.read_traffic(message.model, message.versions)
-                received.answer(TrafficRead(tuple(map(tuple, numbers))))
-            case RenderMetrics():
-                threading.Thread(target=self._render, args=(received, message), daemon=True).start()
-
-    def _answer_decision(self, received: Received, outcome: DecisionOutcome) -> None:
-        """Answer when every worker knows the status that the decision has led to: then all of them say the same."""
-        links = self._crew.list_links()
-        left = [len(links)]
-        lock = threading.Lock()
-
-        def note(_: Any) -> None:
-            with lock:
-                left[0] -= 1
-                is_last = left[0] == 0
-            if is_last:
-                received.answer(Outcome(outcome))
-
-        for link in links:
-            link.channel.ask(Sync()).add_done_callback(note)
-
-    def _read_history(self, received: Received, question: ReadHistory) -> None:
-        try:
-            received.answer(Entries(self._service.read_history(question.model, question.limit, question.before_id)))
-        except UnknownModel as error:
-            received.answer(HistoryRefused(str(error), is_unknown=True))
-        except (StateUnavailable, ServingError) as error:
-            received.answer(HistoryRefused(str(error), is_unknown=False))
-
-    def _render(self, received: Received, question: RenderMetrics) -> None:
-        with self._render_lock:
-            text, content_type = self._metrics.render_workers(self._read_gauges(), question.accept)
-        received.answer(Exposition(text.decode(), content_type))
-
-    def _read_gauges(self) -> dict[int, list[VersionLeases]]:
-        """Return what each worker has loaded; one that does not answer in a moment is left out. Blocks."""
-        answers = {link.index: link.channel.ask(ReadGauges()) for link in self._crew.list_links()}
-        ends_at = time.monotonic() + GAUGE_SECONDS
-        found: dict[int, list[VersionLeases]] = {}
-        for index, answer in answers.items():
-            with contextlib.suppress(ChannelClosed, FutureTimeout):
-                gauges = answer.result(max(0.0, ends_at - time.monotonic())).versions
-                found[index] = [VersionLeases(one.model, one.version, one.leases, one.is_active) for one in gauges]
-        return found
-
-    def _forget(self, model: str, version: str | None) -> None:
-        for link in self._crew.list_links():
-            link.channel.send(Forget(model, version))
+    # -----------------------------------------------------------------------------------------------------------------
 
     def _log_listening(self) -> None:
         if not self._is_listening:
@@ -256,17 +156,20 @@ class Supervisor:
         return f"http://{host}:{address[1]}"
 
 
-def _settings_of_one(settings: Settings, workers: int) -> Settings:
-    """Return the settings of one worker: its share of the limits, and no announcement of its end."""
+def _open_ports(settings: Settings, workers: int) -> list[SharedPort]:
+    """Open the port for HTTP, and the admin port if there is one. Raises CannotListen."""
     server = settings.server
-    share = {
-        "max_connections": -(-server.max_connections // workers),
-        "max_queue": -(-server.max_queue // workers),
-        "max_inflight_mb": server.max_inflight_mb / workers,
-        "lame_duck_seconds": 0.0,
-        "fail_fast": False,
-    }
-    return settings.model_copy(update={"server": server.model_copy(update=share)})
+    try:
+        ports = [SharedPort.open(server.host, server.port, workers)]
+    except OSError as error:
+        raise CannotListen(explain_port(settings, error)) from None
+    if server.admin_port is not None:
+        try:
+            ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        except OSError as error:
+            ports[0].close()
+            raise CannotListen(explain_admin_port(server.admin_host, server.admin_port, error)) from None
+    return ports
 
 
 def run_workers(settings: Settings) -> int:
@@ -283,9 +186,3 @@ def run_workers(settings: Settings) -> int:
     except (ServingError, OSError) as error:
         log.error("cannot_start", reason=str(error))
         return 1
-
-
-def count_workers(settings: Settings) -> int:
-    """Return how many workers there are."""
-    wanted = settings.server.workers
-    return count_cores() if wanted == "auto" else wanted

@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass, field
 
 from serving.domain.plan import Compiled, Load
-from serving.domain.version import VersionId
 from serving.hosting.host_process import HostProcess
 from serving.wire.worker_messages import LoadOrder, share_content
 
@@ -42,18 +41,13 @@ class SharedVersion:
     """One version that workers load. The lock of its owner guards it."""
 
     def __init__(self, command: Load, process: HostProcess | None) -> None:
-        self.command = command
+        self.key = command.key
         self.order = LoadOrder.of(command)
         self.host = None if process is None else Host(command.host, process)
         graphs = command.placement.graphs if isinstance(command.placement, Compiled) else ()
         self._graphs = [share_content(graph.content) for graph in graphs]
         self.users: set[int] = set()
         self.failures: list[str] = []
-
-    @property
-    def key(self) -> VersionId:
-        """The version."""
-        return self.command.key
 
     def take_descriptors(self, worker: int) -> list[int]:
         """Return what travels with the order to this worker; the caller closes it."""

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from serving.domain.status import Status, WorkerStatus
+from serving.domain.status import Status
 from serving.wire.worker_messages import StatusChange
 
 
 class StatusBoard:
-    """Holds the status: control assigns `status`, the supervisor `workers`. Any thread.
+    """Holds the status: control assigns `status`, the supervisor `worker_problem`. Any thread.
 
     `publish` is called with what has changed, in the order of the changes.
     """
@@ -29,15 +29,15 @@ class StatusBoard:
     @status.setter
     def status(self, status: Status) -> None:
         with self._lock:
-            before, self._status = self._status, replace(status, workers=self._status.workers)
+            before, self._status = self._status, replace(status, worker_problem=self._status.worker_problem)
             if self._status != before:
                 self._publish(_change(before, self._status))
 
-    def tell_workers(self, workers: tuple[WorkerStatus, ...]) -> None:
-        """Replace what is known of the workers."""
+    def tell_problem(self, problem: str | None) -> None:
+        """Say which workers do not serve, and why."""
         with self._lock:
-            before, self._status = self._status, replace(self._status, workers=workers)
-            if workers != before.workers:
+            before, self._status = self._status, replace(self._status, worker_problem=problem)
+            if problem != before.worker_problem:
                 self._publish(_change(before, self._status))
 
     def show(self, show: Callable[[StatusChange], None]) -> None:
@@ -52,7 +52,7 @@ def _change(before: Status, after: Status) -> StatusChange:
         removed=tuple(name for name in before.models if name not in after.models),
         store=after.store,
         state=after.state,
-        workers=after.workers,
+        worker_problem=after.worker_problem,
         has_started=after.has_started,
         is_stopping=after.is_stopping,
     )

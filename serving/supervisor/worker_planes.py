@@ -3,6 +3,8 @@
 Every live worker loads every version, and prepares every plan; then one word of shared memory lets it answer on all of
 them at once. A worker that cannot, or not in time, is replaced, and its successor loads what is committed before it
 takes connections. So a version is committed on all workers or on none.
+
+One worker loads a new version before the others do: a version that kills its process costs one worker, not all.
 """
 
 from __future__ import annotations
@@ -10,9 +12,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import structlog
@@ -35,111 +36,156 @@ from serving.domain.plan import (
 from serving.domain.version import VersionId
 from serving.failpoints import reach
 from serving.hosting.host_process import HostProcess
-from serving.supervisor.shared_versions import Host, SharedVersion
+from serving.supervisor.loaded_versions import LoadedVersions
+from serving.supervisor.shared_versions import SharedVersion
+from serving.supervisor.worker_answers import NoAnswer, find_failures, require_answer
 from serving.supervisor.worker_link import WorkerLink
 from serving.wire.shared_words import map_words
-from serving.wire.worker_channel import ChannelClosed
-from serving.wire.worker_messages import Accept, HostLeft, PlanPrepared, PrepareOrder
+from serving.wire.worker_messages import Accept, HostLeft, PlanPrepared, PrepareOrder, Sync, Synced
 
-COUNT_SECONDS = 1.0  # how long to wait for the number of requests in flight, which is only told
+MOST_TRIED = 2  # workers that may fail to load a version, one after the other, until it counts as bad
+KILL_SECONDS = 1.0  # how long a commit waits for the end of workers that were killed because they had not prepared it
 
 log = structlog.get_logger("serving.workers")
 
 
 class WorkerPlanes:
-    """The planes of all workers. `load` and `replace_host` block, in worker threads; the rest waits `seconds` at most.
+    """The planes of all workers. `load` and `replace_host` block, in worker threads; `prepare` blocks for as long as it
+    has to wait for workers, `seconds` at most; the rest waits for nothing. The lock is never held over a wait.
 
-    `word` is the descriptor of the committed generation. `tell` gets facts, `replace` the workers that have to be
-    killed and why; both from any thread.
+    `load_seconds` is how long a worker may take for one version. `words` is the descriptor of two words: the committed
+    generation, and the newest one that was ever prepared. `tell` gets facts, `replace` the workers that have to be
+    replaced and why; both from any thread.
+
+    The words may have been written by an earlier control that its workers have outlived. So generations go on from
+    there: a plan of that control, prepared and not committed, must never pass for one of this. With `is_held` nothing
+    is committed before `release`: until then workers answer what they did, and new ones do not take connections.
     """
 
     def __init__(
-        self, word: int, seconds: float, tell: Callable[[Fact], None], replace: Callable[[WorkerLink, str], None]
+        self,
+        words: int,
+        seconds: float,
+        load_seconds: float,
+        tell: Callable[[Fact], None],
+        replace: Callable[[WorkerLink, str], None],
+        *,
+        is_held: bool = False,
     ) -> None:
-        self._word = map_words(word, writes=True)
+        self._words = map_words(words, writes=True)
+        self._is_held = is_held
         self._seconds = seconds
-        self._tell = tell
+        self._load_seconds = load_seconds
         self._replace = replace
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # guards what follows
+        self._has_changed = threading.Condition(self._lock)  # a worker has come, or none will come any more
         self._links: dict[int, WorkerLink] = {}
         self._serving: dict[int, WorkerLink] = {}
-        self._loaded: dict[VersionId, SharedVersion] = {}
-        self._draining: list[SharedVersion] = []
-        self._hosts: dict[int, Host] = {}
-        self._plan = self._next = Plan()
-        self._is_preparing = False
+        self._loaded = LoadedVersions(tell)
+        self._first = self._words[1] + 1 if self._words[1] else 0
+        self._words[1] = self._first
+        self._plan = self._next = Plan(self._first)  # two plans from `prepare` until `commit`
+        self._waiting: list[WorkerLink] = []  # may take connections from the next commit on
+        self._is_closed = False
 
     # --- what control asks for ---------------------------------------------------------------------------------------
 
     def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
-        """Let all workers load a version; fails when no worker can. One that cannot while others can is replaced."""
+        """Let all workers load a version: one first, then the others, of which those that cannot are replaced.
+
+        Fails when no worker lives, or when the first ones that try cannot or end. It is not kept then.
+        """
         version = SharedVersion(command, process)
         with self._lock:
-            self._loaded[command.key] = version
-            if version.host is not None:
-                self._hosts[version.host.number] = version.host
-            answers = {link: self._send_load(link, version) for link in self._links.values()}
-            waited = {link: answer for link, answer in answers.items() if link.index in self._serving}
-        failures = self._await_all(waited or answers, Loaded)
-        if failures and len(failures) == len(waited or answers) and not all(link.is_gone for link in failures):
+            self._loaded.expect(version)
+        began = time.monotonic()
+        first, failures = self._load_in_one(version)
+        took = time.monotonic() - began
+        if first is None:
             with self._lock:
-                del self._loaded[command.key]
-                self._hosts.pop(command.host, None)
-            version.close()
-            return LoadFailed(command.key, next(iter(failures.values())))
+                self._loaded.drop(version)
+            reasons = dict.fromkeys(map(str, failures.values()))
+            return LoadFailed(command.key, "; ".join(reasons) or "there is no worker to load it")
+        with self._lock:
+            self._loaded.keep(version)
+            others = [link for link in self._links.values() if link is not first]
+            answers = self._sort_answers(
+                f"loaded {_name(command.key)}", {link: self._send_load(link, version) for link in others}
+            )
+        # as long as the first took, for each: they may share one core
+        failures |= find_failures(answers, Loaded, self._seconds + took * len(answers))
         self._replace_all(failures)
         return Loaded(command.key)
 
     def replace_host(self, command: ReplaceHost, process: HostProcess) -> Loaded | LoadFailed:
         """Let another host answer for a loaded version on all workers."""
         with self._lock:
-            version = self._loaded.get(command.key)
-            if version is None or version.host is None:
-                return LoadFailed(command.key, "the version is not loaded any more")
-            if version.host.number > command.host:
-                return LoadFailed(command.key, "the version has been loaded again since, with another host")
-            before, version.host = version.host, Host(command.host, process)
-            self._hosts[command.host] = version.host
-            answers = {}
-            for link in self._links.values():
-                answers[link] = _ask_with(link, command, version.host.take_channels(link.index))
-        failures = self._await_all(answers, Loaded)
-        self._replace_all(failures)
+            hosts = self._loaded.replace_host(command, process)
+            if isinstance(hosts, str):
+                return LoadFailed(command.key, hosts)
+            before, host = hosts
+            asked = {link: _ask_with(link, command, host.take_channels(link.index)) for link in self._links.values()}
+            answers = self._sort_answers(f"took another host of {_name(command.key)}", asked)
+        self._replace_all(find_failures(answers, Loaded, self._load_seconds))
         with self._lock:
-            self._close_unless_used(before)
+            self._loaded.close_unless_used(before)
         return Loaded(command.key)
 
     def prepare(self, command: Prepare) -> None:
-        """Let every worker that serves keep a plan; those that do not within the seconds they have are replaced."""
+        """Let every worker that serves keep a plan; those that do not within the seconds they have are replaced.
+
+        They have ended when this returns: nobody answers with an older plan once this one is committed.
+        """
         with self._lock:
-            self._next, self._is_preparing = command.plan, True
-            answers = {link: link.channel.ask(PrepareOrder.of(command.plan)) for link in self._serving.values()}
-            failures = self._await_all(answers, PlanPrepared, self._seconds)
+            self._next = Plan(self._first + command.plan.generation, command.plan.routes)
+            self._words[1] = self._next.generation
+            answers = {link: link.channel.ask(PrepareOrder.of(self._next)) for link in self._serving.values()}
+        failures = find_failures(answers, PlanPrepared, self._seconds)
+        with self._lock:
             for link in failures:
-                self._serving.pop(link.index, None)
+                if self._serving.get(link.index) is link:
+                    del self._serving[link.index]
         self._replace_all(failures)
+        for link in failures:
+            link.has_ended.wait(KILL_SECONDS)
 
     def commit(self, command: Commit) -> None:
         """Let the prepared plan answer on all workers: one word. The message only wakes those that are idle."""
         with self._lock:
-            assert self._next.generation == command.generation
+            assert self._next.generation == self._first + command.generation
             reach("workers-prepared")
-            self._word[0] = command.generation
-            reach("workers-committed")
-            self._plan, self._is_preparing = self._next, False
-            for link in self._serving.values():
-                link.generation = command.generation
-                link.channel.send(command)
+            self._plan = self._next
+            self._commit_plan()
+
+    def release(self) -> None:
+        """Commit what was held back, and everything from now on. Any thread; more than once is harmless."""
+        with self._lock:
+            self._is_held = False
+            if self._next is self._plan:  # else its commit follows
+                self._commit_plan()
+
+    def _commit_plan(self) -> None:
+        if self._is_held:
+            return
+        self._words[0] = self._plan.generation
+        reach("workers-committed")
+        for link in self._serving.values():
+            self._tell_commit(link)
+        waiting, self._waiting = self._waiting, []
+        for link in waiting:
+            link.channel.send(Accept())
+
+    def _tell_commit(self, link: WorkerLink) -> None:
+        link.generation = self._plan.generation
+        link.channel.send(Commit(self._plan.generation))
 
     def unload(self, command: Unload) -> Draining:
         """Let all workers free a version; `Drained` follows when the last of them has."""
         with self._lock:
-            version = self._loaded.pop(command.key)
-            version.users = set(self._links)
-            self._draining.append(version)
-            answers = [link.channel.ask(command) for link in self._links.values()]
-            self._finish_if_drained(version)
-        return Draining(command.key, sum(_requests_of(answers, COUNT_SECONDS)))
+            for link in self._links.values():
+                link.channel.send(command)
+            self._loaded.drain(command.key, self._links)
+        return Draining(command.key, None)
 
     def report_outage(self, command: ReportOutage) -> None:
         """Tell all workers."""
@@ -147,40 +193,64 @@ class WorkerPlanes:
             for link in self._links.values():
                 link.channel.send(command)
 
+    def close(self) -> None:
+        """Wait for no worker any more: none will come. Any thread."""
+        with self._lock:
+            self._is_closed = True
+            self._has_changed.notify_all()
+
     # --- workers come and go -----------------------------------------------------------------------------------------
 
-    def add(self, link: WorkerLink) -> bool:
-        """Let a new worker load what there is, then serve; returns whether it does. Blocks."""
+    def add(self, link: WorkerLink) -> str | None:
+        """Let a new worker load what there is, then serve. Blocks.
+
+        Returns why it has to be replaced; None when it serves, or has ended.
+
+        It may take `load_seconds` until it runs and for each version, and `seconds` for the plan. Commits of the others
+        never wait for it.
+        """
         with self._lock:
             self._links[link.index] = link
-            for version in self._loaded.values():
-                self._send_load(link, version)
-        while True:
-            for answer in link.take_pending():
-                failed = _failure_of(answer, Loaded, None)
-                if failed is not None:
-                    self._replace(link, f"it cannot load what is committed: {failed}")
-                    return False
-            with self._lock:
-                if self._links.get(link.index) is not link:
-                    return False
-                if not link.has_pending:
-                    return self._let_serve(link)
+            link.note_pending("started", link.channel.ask(Sync()))
+            for version in self._loaded:
+                link.note_pending(f"loaded {_name(version.key)}", self._send_load(link, version))
+            self._has_changed.notify_all()
+        prepared: tuple[int, int] | None = None
+        try:
+            while True:
+                for what, answer in link.take_pending():
+                    link.doing = what
+                    require_answer(answer, (Loaded, Synced), self._load_seconds)
+                link.doing = "prepared what is committed"
+                with self._lock:
+                    if self._links.get(link.index) is not link:
+                        return None
+                    if link.has_pending:
+                        continue
+                    wanted = self._plan.generation, self._next.generation
+                    if prepared == wanted:
+                        link.doing = None
+                        self._serving[link.index] = link
+                        if self._is_held:
+                            self._waiting.append(link)
+                        else:
+                            link.channel.send(Accept())
+                        return None
+                    answers = self._send_plans(link)
+                for answer in answers:
+                    require_answer(answer, PlanPrepared, self._seconds)
+                prepared = wanted
+        except NoAnswer as error:
+            return None if error.has_ended else f"while it {link.doing}: {error}"
 
-    def _let_serve(self, link: WorkerLink) -> bool:
-        """Give a worker that has loaded everything the plan that answers, and the one under preparation, if any."""
-        plans = [self._plan, self._next] if self._is_preparing else [self._plan]
-        for plan in plans:
-            failed = _failure_of(link.channel.ask(PrepareOrder.of(plan)), PlanPrepared, self._seconds)
-            if failed is not None:
-                self._replace(link, f"it cannot prepare what is committed: {failed}")
-                return False
-            if plan is self._plan:
-                link.channel.send(Commit(plan.generation))
-                link.generation = plan.generation
-        self._serving[link.index] = link
-        link.channel.send(Accept())
-        return True
+    def _send_plans(self, link: WorkerLink) -> list[Future[Any]]:
+        """Send the plan that answers, and the one under preparation, if any."""
+        answers = [link.channel.ask(PrepareOrder.of(self._plan))]
+        if not self._is_held:
+            self._tell_commit(link)
+        if self._next is not self._plan:
+            answers.append(link.channel.ask(PrepareOrder.of(self._next)))
+        return answers
 
     def remove(self, link: WorkerLink) -> None:
         """Forget a worker that is gone: its requests have ended with it."""
@@ -189,96 +259,69 @@ class WorkerPlanes:
                 return
             del self._links[link.index]
             self._serving.pop(link.index, None)
-            for version in list(self._draining):
-                version.users.discard(link.index)
-                self._finish_if_drained(version)
-            for host in list(self._hosts.values()):
-                self._let_go(host, link.index)
+            self._loaded.forget_worker(link.index)
 
     def take(self, link: WorkerLink, fact: Drained | HostGone | HostLeft) -> None:
-        """Take a fact that a worker tells. Not on the thread that reads its answers: this may wait for one."""
+        """Take a fact that a worker tells. Any thread."""
         with self._lock:
-            if isinstance(fact, Drained):
-                version = next(one for one in self._draining if one.key == fact.key and link.index in one.users)
-                version.users.discard(link.index)
-                version.failures += [fact.failure] if fact.failure else []
-                self._finish_if_drained(version)
-                return
-            host = self._hosts.get(fact.host)
-            if host is None:
-                return
-            if isinstance(fact, HostLeft):
-                self._let_go(host, link.index)
-                return
-            if fact.violation is not None:
-                host.process.kill()
-            if host.is_told:
-                return
-            host.is_told = True
-        self._tell(fact)
+            if isinstance(fact, HostGone):
+                self._loaded.note_host_gone(fact)
+            elif self._links.get(link.index) is not link:
+                pass  # `remove` has said so for it, and its successor has the same index
+            elif isinstance(fact, Drained):
+                self._loaded.note_drained(link.index, fact)
+            else:
+                self._loaded.note_host_left(link.index, fact.host)
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _load_in_one(self, version: SharedVersion) -> tuple[WorkerLink | None, dict[WorkerLink, NoAnswer]]:
+        """Let one worker load a version; returns it, None if none could, and those that could not, and why."""
+        failures: dict[WorkerLink, NoAnswer] = {}
+        while len(failures) < MOST_TRIED:
+            with self._lock:
+                link = self._await_worker(failures)
+                if link is None:
+                    break
+                answer = self._send_load(link, version)
+            try:
+                require_answer(answer, Loaded, self._load_seconds)
+            except NoAnswer as error:
+                if error.has_ended:
+                    error = NoAnswer(f"worker {link.index} has ended while it loaded it", has_ended=True)
+                failures[link] = error
+                log.error("load_failed", worker=link.index, version=_name(version.key), reason=str(error))
+                if not answer.done():
+                    self._replace(link, f"while it loaded {_name(version.key)}: {error}")
+            else:
+                return link, failures
+        return None, failures
+
+    def _await_worker(self, tried: Collection[WorkerLink]) -> WorkerLink | None:
+        """Return a worker that was not tried, one that serves if there is one; None when none comes in time."""
+
+        def find() -> WorkerLink | None:
+            links = [found[index] for found in (self._serving, self._links) for index in sorted(found)]
+            return next((link for link in links if link not in tried and not link.has_ended.is_set()), None)
+
+        # when one has failed, the version is the likely reason: no worker is waited for only to lose it, too
+        self._has_changed.wait_for(lambda: find() or self._is_closed, 0.0 if tried else self._seconds)
+        return None if self._is_closed else find()
+
     def _send_load(self, link: WorkerLink, version: SharedVersion) -> Future[Any]:
-        descriptors = version.take_descriptors(link.index)
-        if version.host is not None and not descriptors and not version.host.is_told:
-            version.host.is_told = True
-            self._tell(HostGone(version.key, version.host.number, None, has_answered=True))
-        answer = _ask_with(link, version.order, descriptors)
-        link.note_pending(answer)
-        return answer
+        return _ask_with(link, version.order, self._loaded.take_descriptors(version, link.index))
 
-    def _let_go(self, host: Host, worker: int) -> None:
-        host.users.discard(worker)
-        if host.is_replaced:
-            self._close_unless_used(host)
+    def _sort_answers(self, what: str, answers: dict[WorkerLink, Future[Any]]) -> dict[WorkerLink, Future[Any]]:
+        """Return the answers of workers that serve; the others have to give theirs before they may."""
+        for link, answer in answers.items():
+            if link.index not in self._serving:
+                link.note_pending(what, answer)
+        return {link: answer for link, answer in answers.items() if link.index in self._serving}
 
-    def _close_unless_used(self, host: Host) -> None:
-        """End a host that no other worker will use, now or when the last worker lets it go."""
-        host.is_replaced = True
-        if not host.users:
-            host.process.close()
-            self._hosts.pop(host.number, None)
-
-    def _finish_if_drained(self, version: SharedVersion) -> None:
-        if version.users:
-            return
-        self._draining.remove(version)
-        version.close()
-        if version.host is not None:
-            self._close_unless_used(version.host)
-        self._tell(Drained(version.key, "; ".join(version.failures) or None))
-
-    def _await_all(
-        self, answers: dict[WorkerLink, Future[Any]], wanted: type, seconds: float | None = None
-    ) -> dict[WorkerLink, str]:
-        """Wait for all answers; return the workers that gave another one or none, and why.
-
-        Without `seconds`, the others have the seconds of a worker once the first has answered.
-        """
-        failures: dict[WorkerLink, str] = {}
-        ends_at = None if seconds is None else time.monotonic() + seconds
-        waiting = dict(answers)
-        while waiting:
-            for link, answer in list(waiting.items()):
-                left = None if ends_at is None else max(0.0, ends_at - time.monotonic())
-                try:
-                    failed = _failure_of(answer, wanted, 0.05 if left is None else left)
-                except FutureTimeout:
-                    if ends_at is None:
-                        continue
-                    failed = f"it did not answer within {self._seconds:g} s"
-                del waiting[link]
-                if failed is None and ends_at is None:
-                    ends_at = time.monotonic() + self._seconds
-                if failed is not None:
-                    failures[link] = failed
-        return failures
-
-    def _replace_all(self, failures: dict[WorkerLink, str]) -> None:
-        for link, reason in failures.items():
-            if not link.is_gone:
-                self._replace(link, reason)
+    def _replace_all(self, failures: dict[WorkerLink, NoAnswer]) -> None:
+        for link, error in failures.items():
+            if not error.has_ended:
+                self._replace(link, str(error))
 
 
 def _ask_with(link: WorkerLink, message: Any, descriptors: Collection[int]) -> Future[Any]:
@@ -290,21 +333,5 @@ def _ask_with(link: WorkerLink, message: Any, descriptors: Collection[int]) -> F
             os.close(fd)
 
 
-def _failure_of(answer: Future[Any], wanted: type, seconds: float | None) -> str | None:
-    """Return why an answer is not the wanted one; raises TimeoutError when there is none in time."""
-    try:
-        found = answer.result(seconds)
-    except ChannelClosed as error:
-        return str(error)
-    return None if isinstance(found, wanted) else str(getattr(found, "reason", found))
-
-
-def _requests_of(answers: Iterable[Future[Any]], seconds: float) -> list[int]:
-    ends_at = time.monotonic() + seconds
-    found = []
-    for answer in answers:
-        try:
-            found.append(answer.result(max(0.0, ends_at - time.monotonic())).requests)
-        except (ChannelClosed, FutureTimeout):
-            continue
-    return found
+def _name(key: VersionId) -> str:
+    return f"{key.model}/{key.version}"

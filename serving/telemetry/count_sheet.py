@@ -79,6 +79,18 @@ class CountSheet:
             os.close(fd)
             raise
 
+    @staticmethod
+    def is_fixed(fd: int, records: int = RECORDS) -> bool:
+        """Whether `fd`, which another process has made, is a sheet that nobody can make smaller.
+
+        Who reads memory that is not there any more is killed by the system.
+        """
+        try:
+            is_sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+        except OSError:  # it is no memory
+            return False
+        return bool(is_sealed) and os.fstat(fd).st_size >= records * (8 + _RECORD_BYTES)
+
     def take(self, key: Key) -> tuple[int, memoryview[float]] | None:
         """Return a record for `key` and its numbers, all 0; None, once with a line in the log, when it finds no room.
 

@@ -3,6 +3,8 @@
 One is the generation that answers: control writes it once for each commit, and a worker reads it once for each request.
 Others are the heartbeats of event loops. Reading and writing 8 aligned bytes is one machine instruction, so nobody
 sees half of a number, and no lock is needed.
+
+Control that its workers may outlive has its words in a file (`open_words`): the next control writes to the same ones.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from pathlib import Path
 
 
 def make_words(name: str) -> int:
@@ -17,6 +20,19 @@ def make_words(name: str) -> int:
     fd = os.memfd_create(f"serving-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, mmap.PAGESIZE)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
+
+
+def open_words(path: Path) -> int:
+    """Return the descriptor of the page of words in this file, all 0 in a new one. Blocks. Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        missing = mmap.PAGESIZE - os.fstat(fd).st_size
+        if missing > 0:  # written, so that there is room on the disk for what is written to the memory later
+            os.pwrite(fd, bytes(missing), mmap.PAGESIZE - missing)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

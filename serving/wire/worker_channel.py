@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import mmap
 import os
 import queue
 import socket
@@ -211,12 +210,10 @@ def _write_memory(document: bytes) -> int:
 
 
 def _read_memory(fd: int) -> bytes:
-    try:
-        size = os.fstat(fd).st_size
-        with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as memory:
-            return memory[:]
-    finally:
-        os.close(fd)
+    """Return a document, and close its memory. It is read, not mapped: what is mapped may become smaller meanwhile."""
+    with open(fd, "rb", buffering=0) as file:
+        file.seek(0)
+        return file.read()
 
 
 def _close_all(descriptors: Descriptors) -> None:

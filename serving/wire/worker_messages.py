@@ -4,12 +4,12 @@
     LoadOrder, ReplaceHost  (question)  ------->  Loaded, LoadFailed
     PrepareOrder            (question)  ------->  PlanPrepared
     Commit                              ------->            a wake: the word in shared memory is what counts
-    Unload                  (question)  ------->  Draining;  later Drained, told by itself
+    Unload                              ------->            later Drained
     Accept                              ------->  Accepting  the worker may take connections, and does
     StatusChange, Forget, ReportOutage  ------->
     Sync                    (question)  ------->  Synced     all that was sent before has been carried out
     ReadGauges              (question)  ------->  Gauges
-                                        <-------  HostGone, HostLeft, Drained
+                                        <-------  HostGone, HostLeft, Drained, Leaving
     Outcome                             <-------  Decide        (question)
     Entries, HistoryRefused             <-------  ReadHistory   (question)
     Exposition                          <-------  RenderMetrics (question)
@@ -33,7 +33,6 @@ from serving.domain.plan import (
     Commit,
     Compiled,
     Drained,
-    Draining,
     Hosted,
     HostGone,
     Load,
@@ -157,6 +156,11 @@ class Accepting:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """This worker was asked to end. It takes no connections soon, and answers what it has read."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostLeft:
     """A worker uses a host no more: it has another one, or the version is gone."""
 
@@ -175,7 +179,7 @@ class StatusChange:
     removed: tuple[str, ...]
     store: StoreStatus
     state: StateStatus
-    workers: tuple[WorkerStatus, ...]
+    worker_problem: str | None
     has_started: bool
     is_stopping: bool
 
@@ -315,7 +319,7 @@ TYPES: tuple[type, ...] = (
         Sync,
         ReadGauges,
     ),
-    *(Loaded, LoadFailed, PlanPrepared, Accepting, Draining, Drained, HostGone, HostLeft, Synced, Gauges),
+    *(Loaded, LoadFailed, PlanPrepared, Accepting, Leaving, Drained, HostGone, HostLeft, Synced, Gauges),
     *(Decide, Outcome, ReadHistory, Entries, HistoryRefused, RenderMetrics, Exposition),
     *(ReadTraffic, TrafficRead, ListWorkers, WorkerList),
 )

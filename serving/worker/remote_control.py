@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,10 +17,11 @@ import structlog
 from serving.api.counts import list_leases
 from serving.domain.decision import Decision, DecisionRefused
 from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
-from serving.domain.plan import Commit, Fact, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
+from serving.domain.plan import Commit, Fact, HostGone, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.version import VersionId
 from serving.failpoints import reach
-from serving.plane.active_reference import HoldsActive
+from serving.plane.active_reference import HoldsActive, settle
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
 from serving.telemetry.metrics import Metrics
@@ -35,6 +38,7 @@ from serving.wire.worker_messages import (
     Gauges,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     LoadOrder,
     Outcome,
@@ -55,7 +59,8 @@ from serving.worker.remote_host import RemoteHost
 
 LOAD_THREADS = 2
 RETRY_SECONDS = 1
-SUPERVISOR_GONE = 3  # exit status
+SUPERVISOR_GONE, ORDER_FAILED = 3, 4  # exit statuses
+HOSTS_GONE = "the process that holds the model has ended with control, which is started again; try again"
 
 log = structlog.get_logger("serving.worker")
 
@@ -69,18 +74,33 @@ class HoldsPublished(HoldsActive, Protocol):
 class RemoteControl:
     """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
 
-    When the supervisor is gone this process ends at once: nobody would know it any more.
+    When control is gone, or this process cannot do what control says, `give_up` is called with an exit status: nobody
+    would know this process any more. If it does not end this process, the channel is closed, and the versions that are
+    loaded answer until another commit. With `takes_over` those of an earlier `RemoteControl` answer until this one's
+    first commit.
     """
 
     def __init__(
-        self, state: HoldsPublished, channel_socket: Any, committed: memoryview, turns: Turns, metrics: Metrics
+        self,
+        state: HoldsPublished,
+        channel_socket: Any,
+        committed: memoryview,
+        turns: Turns,
+        metrics: Metrics,
+        give_up: Callable[[int], object] = os._exit,
+        *,
+        takes_over: bool = False,
     ) -> None:
         self._state = state
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
-        self._plane = Plane(state, self._loop, turns, self._tell, committed)
+        self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
+        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)
+        self._give_up = give_up
+        self._lost = asyncio.Event()
+        self.is_lost = False
         self._may_accept = asyncio.Event()
         self._is_stopping = False
         self.on_started: Callable[[Status], None] = lambda _: None
@@ -90,8 +110,12 @@ class RemoteControl:
         self._channel.start()
 
     async def wait_until_loaded(self) -> None:
-        """Wait until everything that is committed is loaded: then this worker may take connections."""
+        """Wait until everything that is committed is loaded, or control is lost: this worker may take connections."""
         await self._may_accept.wait()
+
+    async def wait_until_lost(self) -> None:
+        """Wait until control is gone or the channel is closed."""
+        await self._lost.wait()
 
     def note_accepting(self) -> None:
         """Tell the supervisor that connections are taken."""
@@ -103,9 +127,22 @@ class RemoteControl:
         self._loads.shutdown(wait=False, cancel_futures=True)
         self._channel.close()
 
+    def settle(self) -> bool:
+        """After the loss, return whether what was loaded here answers; else free it. Event loop thread only."""
+        settle(self._state)
+        if self._plane.is_answering:
+            return True
+        self._state.prepared = self._state.active
+        self._plane.retire()
+        return False
+
+    def retire(self) -> None:
+        """Free what is loaded: another one's versions answer now. Only after the loss."""
+        self._plane.retire()
+
     def announce_stop(self) -> None:
-        """Stop waiting for what is to be loaded: this worker ends. The supervisor announces the end of the service."""
-        self._loop.call_soon_threadsafe(self._may_accept.set)
+        """Tell the supervisor that this worker ends, and wait no more for what is to be loaded."""
+        self._loop.call_soon_threadsafe(self._leave)  # a signal may have come while the channel's lock is held
 
     # --- what only control knows -------------------------------------------------------------------------------------
 
@@ -142,17 +179,35 @@ class RemoteControl:
         try:
             return await asyncio.wrap_future(self._channel.ask(question))
         except ChannelClosed:
-            raise Unavailable("this worker is about to end; try again", RETRY_SECONDS) from None
+            raise Unavailable("this worker has lost its control; try again", RETRY_SECONDS) from None
 
     # --- what control says: the thread that reads --------------------------------------------------------------------
 
     def _take(self, received: Received) -> None:
+        with self._giving_up_on_failure(type(received.message).__name__):
+            self._carry_out(received)
+
+    @contextmanager
+    def _giving_up_on_failure(self, what: str) -> Iterator[None]:
+        """Give up if something cannot be done that control counts on: a successor begins anew."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  (whatever it is)
+            if self._is_stopping:
+                return
+            try:
+                log.exception("order_failed", order=what, effect="this worker gives up")
+            finally:
+                self._give_up(ORDER_FAILED)
+            self._channel.close()
+
+    def _carry_out(self, received: Received) -> None:
         message = received.message
         match message:
             case LoadOrder():
-                self._loads.submit(self._load, received, message)
+                self._do_in_order(message.key, partial(self._load, received, message))
             case ReplaceHost():
-                self._loads.submit(self._replace_host, received, message)
+                self._do_in_order(message.key, partial(self._replace_host, received, message))
             case PrepareOrder():
                 self._plane.prepare(message.to_command())
                 reach("worker-prepared")
@@ -162,7 +217,7 @@ class RemoteControl:
                 self._plane.commit(message)
             case Unload():
                 reach("worker-draining")
-                received.answer(self._plane.unload(message))
+                self._do_in_order(message.key, partial(self._plane.unload, message))
             case ReportOutage():
                 self._plane.report_outage(message)
             case StatusChange():
@@ -175,6 +230,21 @@ class RemoteControl:
                 self._loop.call_soon_threadsafe(self._read_gauges, received)
             case Accept():
                 self._loop.call_soon_threadsafe(self._may_accept.set)
+
+    def _do_in_order(self, key: VersionId, do: Callable[[], object]) -> None:
+        """Do something with a version in a thread, when everything that came before it has been done."""
+        before = self._doing.get(key)
+
+        def run() -> None:
+            if before is not None:
+                wait((before,))  # it was submitted before: it is done, or runs
+            with self._giving_up_on_failure(f"{key.model}/{key.version}"):
+                do()
+
+        if self._is_stopping:
+            return
+        self._doing = {other: one for other, one in self._doing.items() if not one.done()}
+        self._doing[key] = self._loads.submit(run)
 
     def _load(self, received: Received, order: LoadOrder) -> None:
         try:
@@ -216,20 +286,38 @@ class RemoteControl:
             models=MappingProxyType(dict(sorted(models.items()))),
             store=change.store,
             state=change.state,
-            workers=change.workers,
+            worker_problem=change.worker_problem,
             has_started=change.has_started,
             is_stopping=change.is_stopping,
         )
 
     def _tell(self, fact: Fact) -> None:
         self._channel.send(fact)
+        if self.is_lost and isinstance(fact, HostGone):
+            self._report_outage(fact.key)
 
     def _end(self) -> None:
+        self.is_lost = True
         if not self._is_stopping:
-            log.error("supervisor_gone", effect="this worker ends")
-            os._exit(SUPERVISOR_GONE)
+            try:
+                log.error("control_gone", pid=os.getpid())
+            finally:
+                self._give_up(SUPERVISOR_GONE)
+            for key in self._plane.list_versions():
+                self._report_outage(key)
+        for event in (self._may_accept, self._lost):
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(event.set)
+
+    def _report_outage(self, key: VersionId) -> None:
+        """Let no request wait for a host that this control will not bring any more."""
+        self._plane.report_outage(ReportOutage(key, HOSTS_GONE, RETRY_SECONDS))
 
     # --- the event loop ----------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        self._channel.send(Leaving())
+        self._may_accept.set()
 
     def _forget(self, message: Forget) -> None:
         if message.version is None:

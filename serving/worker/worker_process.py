@@ -18,7 +18,8 @@ from serving.api.access import Access
 from serving.app import create_app
 from serving.domain.errors import ServingError
 from serving.domain.status import Status
-from serving.http1.acceptor import Acceptor, CountedConnection, OpenTally
+from serving.http1.acceptor import Acceptor
+from serving.http1.counted_connection import CountedConnection, OpenTally
 from serving.plane.fair_turns import make_turns
 from serving.ports.shared_port import PortShare
 from serving.server import DrainingServer, make_config
@@ -29,6 +30,7 @@ from serving.telemetry.metrics import Metrics
 from serving.wire.shared_words import map_words
 from serving.worker.remote_control import RemoteControl, beat
 
+PASS_ON_SECONDS = 0.02  # how often a worker that ends looks for connections that it can pass on
 BEATS_IN_TIME = 10  # heartbeats of an event loop in the time after which it counts as hung
 
 log = structlog.get_logger("serving.worker")
@@ -124,13 +126,31 @@ class WorkerServer(DrainingServer):
             await self._listen_for_grpc(self._grpc_port, shares_port=True)
         for place, share in enumerate(self._shares):
             config = self.make_admin_config() if place else self.config
-            acceptor = Acceptor(share, partial(self._connect, config))
+            acceptor = Acceptor(share, partial(self._connect, config), self._settings.server.max_connections)
             await acceptor.start()
             self.servers.append(acceptor)  # type: ignore[arg-type]  # uvicorn closes it, and asks no more
         self.started = True
         self._controls[0].note_accepting()
 
-    def _connect(self, config: uvicorn.Config, tally: OpenTally) -> asyncio.Protocol:
+    def _connect(self, config: uvicorn.Config, tally: OpenTally, has_answered: bool) -> asyncio.Protocol:
         return CountedConnection(
-            config=config, server_state=self.server_state, app_state=self.lifespan.state, tally=tally
+            *(config, self.server_state, self.lifespan.state), tally=tally, has_answered=has_answered
         )
+
+    async def drain_http(self, sockets: list[socket.socket] | None) -> None:
+        """Let other workers go on with the connections that are open, those in use after the answer under way.
+
+        When all workers stop there are no others. Then, and after half of `drain_seconds`, what is left is drained as
+        by a server of one process.
+        """
+        acceptors: list[Acceptor] = self.servers  # type: ignore[assignment]
+        for one in acceptors:
+            one.close()
+        loop, seconds = asyncio.get_running_loop(), self._settings.server.drain_seconds
+        began = loop.time()
+        while not self.force_exit and any([one.pass_on_open() for one in acceptors]):  # noqa: C419  (all of them)
+            if loop.time() - began > seconds / 2:
+                break
+            await asyncio.sleep(PASS_ON_SECONDS)
+        self.config.timeout_graceful_shutdown = max(0.0, seconds - (loop.time() - began))  # type: ignore[assignment]
+        await super().drain_http(sockets)

@@ -16,6 +16,7 @@ from tests.e2e.harness import until
 
 SECONDS = 40.0
 HUNG = -1
+PAUSE_SECONDS = 0.002  # without it clients would take the whole machine, and new versions would come late
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,7 @@ class Clients:
             if has_ended and streams is not None:
                 await _close(streams[1])
                 streams = None
-            if status != 200:
-                await asyncio.sleep(0.03)
+            await asyncio.sleep(PAUSE_SECONDS if status == 200 else 0.03)
         if streams is not None:
             await _close(streams[1])
 

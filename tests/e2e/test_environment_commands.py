@@ -23,7 +23,8 @@ import pytest
 from serving.environments.environment_directory import EnvironmentDirectory
 from serving.environments.inventory import Inventory
 from serving.settings import EnvironmentSettings
-from tests.e2e.harness import NOT_INHERITED, is_alive, until
+from tests.e2e.harness import MATERIAL, NOT_INHERITED, is_alive, until
+from tests.e2e.launch import LaunchedPopen
 from tests.environments import SECOND
 from tests.unit.environments.fabricated import fabricate, fabricate_made, install
 
@@ -37,13 +38,13 @@ class Commands:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         # no index that this machine is set up for: what is installed here is a local file
         nothing = {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1", "PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0"}
-        self.variables = {**inherited, **nothing, "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
+        self.variables = {**inherited, **nothing, "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1", "PYTHONPATH": str(MATERIAL)}
         for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_DEFAULT_INDEX"):
             self.variables.pop(name, None)
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start a command."""
-        return subprocess.Popen(
+        return LaunchedPopen(
             [sys.executable, "-m", "serving", "environment", *arguments],
             cwd=self.directory,
             env={**self.variables, **variables},

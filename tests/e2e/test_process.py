@@ -35,7 +35,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_version(directory / "store" / "m", 1, constant(1))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with serving(directory, wait_ready=True) as server:
+        with serving(directory, wait_ready=True, imports_anew=True) as server:
             signal.signal(signal.SIGHUP, before)
             yield server
     finally:
@@ -202,7 +202,7 @@ def test_fail_fast_exits_with_the_reasons_when_nothing_can_be_served(tmp_path: P
 
 def test_two_servers_may_share_a_store_but_not_their_state(calm: Server, tmp_path: Path) -> None:
     others = calm.hosts()
-    with serving(tmp_path, store=calm.store, wait_ready=True) as other:
+    with serving(tmp_path, store=calm.store, wait_ready=True, imports_anew=True) as other:
         for version in range(1, 6):
             calm.drop("shared", version, constant(version))
             for server in (calm, other):

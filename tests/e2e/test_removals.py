@@ -28,7 +28,7 @@ def publish(directory: Path, version: int) -> Path:
     """Put a version with a manifest into a model's directory: it is complete as soon as it is there."""
     made = write_version(directory.parent / f".{directory.name}" / directory.name, version, constant(version))
     write_manifest(made)
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True, parents=True)
     return made.rename(directory / str(version))
 
 
@@ -36,8 +36,10 @@ def publish(directory: Path, version: int) -> Path:
 def model(patient: Server) -> Path:
     """The directory of a model whose version 3 is active; 2 is loaded as well and could take over in an instant."""
     directory = patient.store / f"m{next(MODELS)}"
-    publish(directory, 1)
-    publish(directory, 2)
+    aside = patient.directory / "aside" / directory.name  # both at once: 1 alone would become active
+    publish(aside, 1)
+    publish(aside, 2)
+    aside.rename(directory)
     patient.wait_active(directory.name, 2)
     publish(directory, 3)
     patient.wait_active(directory.name, 3)

@@ -50,7 +50,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, door: socket.socket) -> Iter
         "SERVING_CANDIDATE__TIMEOUT_SECONDS": "30",
         "SERVING_SECURITY__REQUIRE_SANDBOX": str(lacks_landlock() is None).lower(),
     }
-    with serving(directory, **settings) as server:
+    with serving(directory, imports_anew=True, **settings) as server:
         server.drop("good", 1, constant(5))
         server.wait_active("good", 1)
         yield server

@@ -108,7 +108,7 @@ def test_a_killed_worker_loses_its_own_requests_only_and_no_count(server: Server
 
 def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     write_version(tmp_path / "store" / "m", 1, answering(1))
-    with serving(tmp_path, wait_ready=True, SERVING_SERVER__WORKERS="2") as server:
+    with serving(tmp_path, wait_ready=True, imports_anew=True, SERVING_SERVER__WORKERS="2") as server:
         assert server.process is not None
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert len(children) >= 4, "nursery, two workers, zygote"
@@ -121,7 +121,8 @@ def test_clients_go_back_when_workers_only_hear_of_a_commit(tmp_path: Path) -> N
     write_version(tmp_path / "store" / "m", 1, answering(1))
     entry = (MATERIAL / "messages_only.py",)
     settings = {"SERVING_SERVER__WORKERS": "3"}
-    with serving(tmp_path, wait_ready=True, entry=entry, **settings) as server, Clients(server.url, "m") as clients:
+    running = serving(tmp_path, wait_ready=True, entry=entry, imports_anew=False, **settings)
+    with running as server, Clients(server.url, "m") as clients:
         version = 1
         while not find_going_back(clients.seen):
             version += 1

@@ -29,11 +29,13 @@ from serving.cli.client import ServerClient, choose_server_url
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
+from tests.e2e import launch
 from tests.e2e.harness import until
 
 ROOT = Path(__file__).parents[2]
 WRITTEN_BY_1_3 = ROOT / "tests" / "unit" / "host" / "written_elsewhere" / "sklearn_1.3.2.joblib"
 PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
+STARTING_HOSTS = ("check", "publish")
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,13 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def serving(tmp_path: Path, environment: dict[str, str]) -> Any:
     def run(*arguments: object, **variables: str) -> Done:
-        done = subprocess.run(
-            [*PYTHON, *map(str, arguments)],
-            cwd=tmp_path,
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command, own = [*PYTHON, *map(str, arguments)], {**environment, **variables}
+        if arguments[0] in STARTING_HOSTS:
+            done = launch.run(command, cwd=tmp_path, env=own)
+        else:
+            done = subprocess.run(
+                command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+            )
         assert "Traceback" not in done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -75,7 +75,10 @@ class FakeServer:
     """Answers by (method, path); keeps what it was asked."""
 
     answers: dict[tuple[str, str], tuple[int, Any]] = field(
-        default_factory=lambda: {("GET", "/models"): (200, {"models": [], "sandbox": None})}
+        default_factory=lambda: {
+            ("GET", "/models"): (200, {"models": [], "sandbox": None}),
+            ("GET", "/workers"): (200, {"workers": []}),
+        }
     )
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     url: str = ""
@@ -300,6 +303,49 @@ def test_names_that_a_terminal_lacks_letters_for_do_not_end_a_table(serving: Any
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[2].startswith("?bung")
     assert serving("status", "--url", server.url, LC_ALL="C").status == 0
+
+
+WORKERS = [
+    {
+        "index": 0,
+        "pid": 71,
+        "state": "serving",
+        "generation": 4,
+        "started_at": "2026-11-20T08:00:00Z",
+        "requests": 12,
+        "restarts": 0,
+        "retry_at": None,
+        "reason": None,
+    },
+    {
+        "index": 1,
+        "pid": None,
+        "state": "waiting",
+        "generation": 0,
+        "started_at": "2026-11-20T08:01:00Z",
+        "requests": 3,
+        "restarts": 2,
+        "retry_at": "2026-11-20T08:01:30Z",
+        "reason": "SIGSEGV while it loaded iris/3",
+    },
+]
+
+
+def test_status_shows_the_workers_where_there_are_several(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    server.answers["GET", "/workers"] = 200, {"workers": WORKERS}
+    head, *lines = serving("status", "--url", server.url).out.splitlines()[3:]
+    assert head == "1 of 2 workers serve"
+    assert [re.split("  +", line) for line in lines] == [
+        ["WORKER", "PID", "STATE", "GENERATION", "STARTED", "REQUESTS", "RESTARTS", "REASON"],
+        ["0", "71", "serving", "4", "2026-11-20 08:00:00+00:00", "12", "0", "-"],
+        [
+            *("1", "-", "waiting until 2026-11-20 08:01:30+00:00", "0", "2026-11-20 08:01:00+00:00", "3", "2"),
+            "SIGSEGV while it loaded iris/3",
+        ],
+    ]
+    listed = json.loads(serving("status", "--json", "--url", server.url).out)
+    assert listed == {"models": [IRIS], "workers": WORKERS}
 
 
 def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:

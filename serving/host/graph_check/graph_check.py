@@ -54,8 +54,8 @@ def check_graphs(graphs: Sequence[Graph], signature: Signature, guard: Guard, mo
 def bound_graphs(graphs: Sequence[Graph], signature: Signature, most_rows: int = MOST_ROWS) -> BoundedGraphs:
     """Return the graphs written anew, and their limits according to their shapes; raises GraphRefused.
 
-    Runs nothing, so the times are not known. `rows` is the number of rows of the proof, or as many as a run has memory
-    for.
+    Runs nothing, so the times and `session_bytes` are not known. `rows` is the number of rows of the proof, or as many
+    as a run has memory for.
     """
     try:
         return _bound_graphs(graphs, signature, most_rows)
@@ -82,6 +82,7 @@ def _bound_graphs(graphs: Sequence[Graph], signature: Signature, most_rows: int)
         **_find_largest_sizes("texts", [analysis.texts for analysis in analyses]),
         answer_bytes=answers,
         seconds={},
+        session_bytes=0,
     )
     rows = taken_by_all.rows_within(PIECE_BYTES)
     if not rows:

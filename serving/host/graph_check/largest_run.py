@@ -24,6 +24,7 @@ from serving.domain.errors import GraphRefused, ModelFailed
 from serving.domain.signature import Dtype, Feature, Method, Signature
 from serving.host.graph_check import shape_trial
 from serving.host.graph_check.operation import AbstractTensor
+from serving.host.graph_check.session_size import open_sessions
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch, Column
 
@@ -47,7 +48,7 @@ class LargestRun:
         self._maker = _RowMaker(signature, guard)
         self._features = len(signature.features)
         try:
-            self._sessions = [GraphSession(graph) for graph in graphs]
+            self._sessions, self._session_bytes = open_sessions(graphs)
         except ModelFailed as error:
             raise GraphRefused(str(error)) from None
 
@@ -58,7 +59,7 @@ class LargestRun:
             shape_trial.compare_shapes(graph, known, batches)
 
     def measure_bounds(self, bounds: RunBounds, steps: int) -> RunBounds:
-        """Return the bounds with the number of rows that ran at once, and the measured times.
+        """Return the bounds with the number of rows that ran at once, the measured times, and the size of the sessions.
 
         `steps` is the largest number of tree nodes that one row may visit. Raises GraphRefused if a row takes too long,
         or a run takes more memory than its shapes say.
@@ -74,7 +75,8 @@ class LargestRun:
                     raise GraphRefused(f"one row takes {one:.3g} s, at most {PIECE_SECONDS:g} s are given to a run")
                 rows = self._find_row_count(session, method, min(rows, 1 + int((PIECE_SECONDS - one) / each)))
                 seconds.update(dict.fromkeys(session.methods, (one, each)))
-        return bounds.model_copy(update={"rows": rows, "seconds": seconds})
+        found = {"rows": rows, "seconds": seconds, "session_bytes": self._session_bytes}
+        return bounds.model_copy(update=found)
 
     def _measure_seconds(self, session: GraphSession, method: Method, steps: int, few: int) -> tuple[float, float]:
         """Return the seconds of one row and of each further row, with the slowest values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,15 @@ def test_a_service_is_ready_with_one_active_model_whatever_its_candidates_do() -
     response = call(make_app(status=status), "GET", "/health/ready")
     assert (response.status_code, response.json()) == (200, {"ready": True, "reason": None, "active": 1})
     assert call(make_app(status=status), "GET", "/health/live").json() == {"status": "live"}
+
+
+def test_a_service_stays_ready_while_some_workers_do_not_serve_and_names_them() -> None:
+    problem = "worker 2 does not serve: 5 have ended in a row, the last one: SIGSEGV"
+    status = replace(make_status(MODEL), worker_problem=problem)
+    response = call(make_app(status=status), "GET", "/health/ready")
+    assert (response.status_code, response.json()) == (200, {"ready": True, "reason": problem, "active": 1})
+    stopping = replace(make_status(MODEL, is_stopping=True), worker_problem=problem)
+    assert call(make_app(status=stopping), "GET", "/health/ready").json()["reason"].startswith("stopping")
 
 
 def test_metrics_can_be_parsed_in_both_formats() -> None:

@@ -22,6 +22,7 @@ from serving.domain.plan import (
     Load,
     Loaded,
     LoadFailed,
+    NoRoom,
     NotReady,
     Plan,
     Prepare,
@@ -39,7 +40,7 @@ ONE, TWO = VersionId("m", "1", "sha256:00"), VersionId("m", "2", "sha256:11")
 SIGNATURE = Signature(features=(), methods=("predict",))
 BOUNDS = RunBounds(
     rows=10, row_bytes=1, fixed_bytes=1, row_texts=0, fixed_texts=0,
-    answer_bytes={"predict": 8}, seconds={"predict": (1e-6, 1e-7)},
+    answer_bytes={"predict": 8}, seconds={"predict": (1e-6, 1e-7)}, session_bytes=1 << 20,
 )  # fmt: skip
 COMPILED = Compilation(engine="onnx", reason="proved", bounds=BOUNDS)
 
@@ -109,6 +110,7 @@ MESSAGES = (
     ReportOutage(ONE, "no memory", 3),
     Loaded(ONE),
     LoadFailed(ONE, "no"),
+    NoRoom(ONE, "it takes 5 MB"),
     Draining(ONE, 2),
     Drained(ONE, "OSError()"),
     HostGone(ONE, 3, "broke the protocol", has_answered=True),

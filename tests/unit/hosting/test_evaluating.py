@@ -379,10 +379,12 @@ COMPILATIONS = {
                 "rows": 1 << 40,
                 "answer_bytes": {"predict": 0},
                 "seconds": {"predict": [0.0, 0.0]},
+                "session_bytes": 0,
             }
         },
         "impossible",
     ),
+    "that has no room": (0, {"engine": None, "lacks_memory": True}, "says of the memory of workers"),
     "of negative rows at once": (1, {"most_rows": -1}, "impossible"),
     "of a negative time": (1, {"seconds": -1.0}, "impossible"),
     "of negative rows": (1, {"rows": [{"kind": "random", "rows": -1}]}, "impossible"),

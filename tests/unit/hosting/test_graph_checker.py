@@ -159,7 +159,7 @@ def test_files_that_a_graph_names_are_not_read(checker: GraphChecker, tmp_path_f
 
 BOUNDS = RunBounds(
     rows=100, row_bytes=80, fixed_bytes=8, row_texts=0, fixed_texts=0,
-    answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)},
+    answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)}, session_bytes=1 << 20,
 )  # fmt: skip
 READY = SentFrame(FrameKind.CHECKER_READY, WHOLE.model_dump(mode="json"))
 
@@ -202,6 +202,8 @@ LIES: dict[str, Callable[[], list[SentFrame]]] = {
     "no rows": lambda: [READY, make_checked_frame(rows=0)],
     "more memory than a run may take": lambda: [READY, make_checked_frame(row_bytes=PIECE_BYTES)],
     "negative memory": lambda: [READY, make_checked_frame(fixed_bytes=-1)],
+    "less memory than the graph has bytes": lambda: [READY, make_checked_frame(session_bytes=4)],
+    "more memory than it has itself": lambda: [READY, make_checked_frame(session_bytes=MEMORY_BYTES + 1)],
     "no time": lambda: [READY, make_checked_frame(seconds={})],
     "times of another method": lambda: [READY, make_checked_frame(seconds={"transform": [1.0, 1.0]})],
     "an impossible time": lambda: [READY, make_checked_frame(seconds={"predict": [float("nan"), 1.0]})],

@@ -20,6 +20,7 @@ answer, overdue, idle, send_away = Wire.answer, Wire.overdue, Wire.idle, Wire.se
 
 # For each transition: what is done, what the client sees of it, and the state at the end.
 CASES: dict[tuple[HttpState, Event], tuple[tuple[Step, ...], Trace, HttpState]] = {
+    (HttpState.OPENED, Event.RESUME): ((Wire.resume, idle), ["close"], HttpState.CLOSED),
     (HttpState.OPENED, Event.BEGIN): ((b"\r\n", WAIT[:9]), [], HttpState.SLOW_HEAD),
     (HttpState.OPENED, Event.RECOGNISE): ((Wire.recognise, predict()), [200], HttpState.READY),
     (HttpState.OPENED, Event.CLOSE): ((b"\r\n", overdue), ["close"], HttpState.CLOSED),

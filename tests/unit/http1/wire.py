@@ -196,6 +196,10 @@ class Wire:
         self.connection._idle_since -= self.connection.timeout_keep_alive
         self.connection.timeout_keep_alive_handler()
 
+    def resume(self) -> None:
+        """Go on where another process has answered."""
+        self.connection.resume()
+
     def send_away(self) -> None:
         """Make room for another connection."""
         self.connection.send_away()

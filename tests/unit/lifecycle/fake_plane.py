@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from serving.domain.plan import (
     Commit,
+    Compiled,
     Draining,
     Load,
     Loaded,
     LoadFailed,
+    NoRoom,
     Plan,
     Prepare,
     ReplaceHost,
@@ -28,10 +30,13 @@ class FakePlane:
         self.outages: list[ReportOutage] = []
         self.plan = Plan()
         self.failure: str | None = None
+        self.lack: str | None = None
         self._prepared = Plan()
 
-    def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
-        """Have a version loaded at once, or not when there is a `failure`."""
+    def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed | NoRoom:
+        """Have a version loaded at once, or not when there is a `failure`, or a `lack` of room for a graph."""
+        if self.lack is not None and isinstance(command.placement, Compiled):
+            return NoRoom(command.key, self.lack)
         if self.failure is not None:
             return LoadFailed(command.key, self.failure)
         self.loaded.add(command.key)

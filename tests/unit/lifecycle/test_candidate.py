@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
+from serving.domain.compiled_form import Compilation, Graph
+from serving.domain.plan import Compiled, Hosted
 from serving.domain.report import CandidateReport, Evaluation
 from serving.hosting import environment_hosts
 from serving.hosting.environment_hosts import EnvironmentHosts
-from serving.lifecycle.candidate import Candidate, CandidateFailed, CandidateRunner, Outcome
+from serving.lifecycle import candidate as candidate_module
+from serving.lifecycle.candidate import Candidate, CandidateFailed, CandidateReady, CandidateRunner, Outcome
 from serving.lifecycle.evaluation_request import Comparison
 from serving.settings import Settings
+from serving.wire.evaluation import EvaluationRequest
+from tests.unit.domain.test_plan import BOUNDS
 from tests.unit.lifecycle.control import artifact, passed
 from tests.unit.lifecycle.fake_plane import FakePlane
 
@@ -74,3 +79,97 @@ def test_a_report_that_is_not_ready_leaves_no_host(monkeypatch: pytest.MonkeyPat
     outcome = evaluate(host, CandidateReport(gates=()), monkeypatch)
     assert isinstance(outcome, CandidateFailed)
     assert host.is_closed
+
+
+# --- a compiled form that the workers have no room for ----------------------------------------------------------------
+
+COMPILED = passed().model_copy(
+    update={"engine": "onnx", "compilation": Compilation(engine="onnx", reason="alike", bounds=BOUNDS)}
+)
+
+
+class FullWorkers:
+    """Evaluates versions where no graph has room: those that may be compiled are, the others stay in their hosts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kept: Evaluation | None = None, **engine: Any) -> None:
+        self.requests: list[EvaluationRequest] = []
+        self.kept: list[Evaluation] = []
+        self.plane = FakePlane()
+        self.plane.lack = "it takes 5 MB"
+        monkeypatch.setattr(environment_hosts, "evaluate_candidate", self._answer)
+        monkeypatch.setattr(candidate_module, "GraphCheck", NoCheck)
+        zygote: Any = SimpleNamespace(spawn=lambda *_: Host())
+        hosts = EnvironmentHosts({}, Path("scratch"))
+        hosts.own = zygote
+        cache: Any = SimpleNamespace(find=lambda *_: kept, keep=self._keep)
+        verified: Any = SimpleNamespace(verify=lambda *_: None)
+        settings = Settings()
+        settings = settings.model_copy(update={"engine": settings.engine.model_copy(update=engine)})
+        self._runner = CandidateRunner(hosts, verified, cache, settings, self.plane)
+
+    def evaluate(self) -> Outcome:
+        """Evaluate version 1."""
+        nothing: Any = lambda _: None  # noqa: E731
+        return self._runner.evaluate(Candidate("m", "1"), artifact("1"), Comparison(), "m/1", nothing, nothing)
+
+    def _answer(self, host: Any, request: EvaluationRequest, *_: Any, **__: Any) -> Evaluation:
+        self.requests.append(request)
+        known = request.compile.known
+        if known is None:
+            return Evaluation(COMPILED)
+        return Evaluation(passed().model_copy(update={"compilation": known}))
+
+    def _keep(self, _: Any, evaluation: Evaluation) -> Evaluation:
+        self.kept.append(evaluation)
+        return evaluation
+
+
+class NoCheck:
+    """A checker that finds every graph sound."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def check(self, evaluation: Evaluation) -> Evaluation:
+        return evaluation
+
+    def close(self) -> None: ...
+
+
+def test_a_version_whose_graph_has_no_room_is_hosted_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = FullWorkers(monkeypatch)
+    outcome = full.evaluate()
+    assert isinstance(outcome, CandidateReady)
+    assert isinstance(outcome.placement, Hosted)
+    assert outcome.report.compilation is not None
+    assert outcome.report.compilation.reason == "its graph has no room in the workers: it takes 5 MB"
+    assert full.kept[0].report.is_compiled, "what was proved is kept for a time when there is room"
+
+
+def test_a_version_that_was_proved_before_is_hosted_without_another_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = FullWorkers(monkeypatch, kept=Evaluation(COMPILED))
+    assert isinstance(full.evaluate(), CandidateReady)
+    (request,) = full.requests
+    assert request.compile.known is not None
+    assert request.compile.known.lacks_memory
+
+
+@pytest.mark.parametrize("kept", [None, Evaluation(COMPILED)], ids=["new", "proved before"])
+def test_a_version_that_must_be_compiled_is_tried_again_later(
+    kept: Evaluation | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FullWorkers(monkeypatch, kept, compile="require")
+    outcome = full.evaluate()
+    assert outcome == CandidateFailed("it takes 5 MB; engine.compile is require, so no host answers for it")
+    full.plane.lack = None
+    assert isinstance(full.evaluate(), CandidateReady)
+
+
+def test_what_is_kept_of_a_loaded_form_has_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = FullWorkers(monkeypatch, kept=Evaluation(COMPILED, (Graph(b"large", {}),)))
+    full.plane.lack = None
+    outcome = full.evaluate()
+    assert isinstance(outcome, CandidateReady)
+    assert isinstance(outcome.placement, Compiled)
+    assert outcome.placement.graphs == ()

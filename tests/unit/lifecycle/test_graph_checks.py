@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serving.domain.compiled_form import UNSIGNED_FILE, Compilation, Graph
-from serving.domain.errors import GraphRefused, HostFailed
+from serving.domain.errors import GraphHasNoRoom, GraphRefused, HostFailed
 from serving.domain.report import CandidateReport, Evaluation
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
@@ -45,7 +45,8 @@ def test_the_server_gets_what_the_checker_wrote_with_its_bounds_and_size() -> No
     assert zygote.host.join()[0] == FrameKind.CHECKER
     assert [bytes(graph.content) for graph in graphs] == [b"written"]
     assert report.compilation is not None
-    assert (report.compilation.bounds, report.compilation.graph_bytes, report.memory_bytes) == (BOUNDS, 7, 7)
+    assert (report.compilation.bounds, report.compilation.graph_bytes) == (BOUNDS, 7)
+    assert report.memory_bytes == BOUNDS.session_bytes
 
 
 def test_a_checker_that_cannot_be_started_is_nothing_against_the_version_until_there_is_a_graph() -> None:
@@ -58,6 +59,13 @@ def test_a_checker_that_cannot_be_started_is_nothing_against_the_version_until_t
     verdict = stays_hosted(caught.value)
     assert (verdict.engine, verdict.is_final) == (None, False)
     assert verdict.reason.startswith("its graph is not taken into the server: ")
+
+
+def test_a_graph_without_room_says_so_and_may_have_room_another_time() -> None:
+    verdict = stays_hosted(GraphHasNoRoom("it takes 5 MB"))
+    assert (verdict.engine, verdict.is_final, verdict.lacks_memory) == (None, False, True)
+    assert verdict.reason == "its graph has no room in the workers: it takes 5 MB"
+    assert not stays_hosted(GraphRefused("it is too slow")).lacks_memory
 
 
 def test_a_graph_of_a_file_that_nobody_signed_is_not_even_looked_at() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
+from serving.domain.errors import NothingActive, Unavailable, UnknownModel, UnknownVersion
 from serving.domain.version import VersionId
 from serving.plane import active_reference
 from serving.plane.active_reference import ActiveReference, activate, lease, read
@@ -108,7 +108,9 @@ def test_a_worker_that_has_not_prepared_what_is_committed_gives_no_older_answer(
     word = Word(3, read_8=prepared_after_all)
     state = SimpleNamespace(active=at(1, word), prepared=at(2, word))
     assert read(state).generation == 3
-    assert word.reads >= 8
+    state.prepared = at(2, word)
+    with pytest.raises(Unavailable):
+        read(state)
 
 
 def test_activation_is_one_assignment() -> None:
@@ -134,3 +136,18 @@ def test_a_request_reads_the_reference_once() -> None:
     state = State()
     lease(state, "m")  # type: ignore[arg-type]
     assert state.reads == 1
+
+
+def test_a_process_that_control_goes_on_without_answers_nothing() -> None:
+    """What it has is older than what is committed, and so is what it has prepared."""
+    word = [1]
+    old = ActiveReference({"m": make_model_reference(servable("1"))}, 1, word)
+    prepared = ActiveReference({"m": make_model_reference(servable("2"))}, 2, word)
+    state = SimpleNamespace(active=old, prepared=prepared)
+    assert active_reference.read(state) is old
+    word[0] = 3
+    with pytest.raises(Unavailable, match="does not know yet which versions answer now"):
+        lease(state, "m")
+    assert state.active is old
+    word[0] = 2
+    assert active_reference.read(state) is prepared

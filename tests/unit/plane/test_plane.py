@@ -31,7 +31,7 @@ from serving.domain.plan import (
 )
 from serving.domain.version import VersionId
 from serving.plane import plane as planes
-from serving.plane.active_reference import ActiveReference, find, lease
+from serving.plane.active_reference import ActiveReference, find, lease, read
 from serving.plane.plane import Plane
 from tests.fakes import NUMBERS, FakeEngine
 from tests.unit.domain.test_plan import BOUNDS
@@ -302,3 +302,23 @@ def test_what_goes_wrong_while_a_version_is_freed_is_told(monkeypatch: pytest.Mo
         assert scene.facts == [Drained(ONE, "OSError('busy')")]
 
     run(scenario, monkeypatch)
+
+
+def test_what_control_has_committed_and_not_told_answers_when_another_control_takes_over() -> None:
+    """Control may die between the word and its message."""
+
+    async def scenario() -> None:
+        state: Any = SimpleNamespace()
+        word, loop = [0], asyncio.get_running_loop()
+        before = Plane(state, loop, None, lambda _: None, word)  # type: ignore[arg-type]
+        before.prepare(Prepare(Plan(1, {"m": Route(None, ())})))
+        word[0] = 1
+        after = Plane(state, loop, None, lambda _: None, word, takes_over=True)  # type: ignore[arg-type]
+        assert "m" in read(state).models
+        assert before.is_answering
+        after.prepare(Prepare(Plan(3, {"n": Route(None, ())})))
+        assert "m" in read(state).models
+        word[0] = 3
+        assert "n" in read(state).models
+
+    asyncio.run(scenario())

@@ -84,7 +84,7 @@ bodies = st.fixed_dictionaries(
 
 
 @pytest.mark.usefixtures("_tiny", "_both_ways")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=300)
 @given(bodies, st.booleans(), st.sampled_from([None, 1]), st.data())
 def test_a_body_in_pieces_is_the_body_as_a_whole(
     body: Any, is_ascii: bool, indent: int | None, data: st.DataObject
@@ -347,7 +347,7 @@ def test_columns_are_counted_exactly_whatever_they_hold(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("_tiny", "_both_ways")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=400)
 @given(foreign, readers, signatures, st.data())
 def test_bodies_of_other_protocols_in_pieces_are_those_as_a_whole(
     body: Any, reader: Any, signature: Signature, data: st.DataObject

@@ -105,7 +105,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_tiny")
 @given(arrays | tables, st.sampled_from(["", "5, ", '"id": ']), st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=300)
 def test_an_array_in_pieces_is_the_array_as_a_whole(value: Any, before: str, data: st.DataObject) -> None:
     text = json.dumps(value).encode()
     if data.draw(st.booleans()):

@@ -91,7 +91,7 @@ def lift(raw: bytes) -> Any | None:
 
 
 @pytest.mark.usefixtures("_tiny")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=300)
 @given(bodies, st.sampled_from([None, 1]), st.data())
 def test_a_body_is_read_as_if_nothing_had_been_taken_out(
     document: Any, indent: int | None, data: st.DataObject

@@ -87,7 +87,7 @@ SIGNATURE = Signature(
 )
 BOUNDS = RunBounds(
     rows=4096, row_bytes=8, fixed_bytes=100, row_texts=0, fixed_texts=2,
-    answer_bytes={"predict": 8}, seconds={"predict": (1e-6, 2.5e-7)},
+    answer_bytes={"predict": 8}, seconds={"predict": (1e-6, 2.5e-7)}, session_bytes=1 << 20,
 )  # fmt: skip
 COMPILATION = Compilation(
     engine="onnx",
