@@ -1,0 +1,184 @@
+"""Judges a new version beside the active one by their bad events: pure, counts in and a verdict out.
+
+Given that an event is bad, the chance that it came from the candidate is ``theta = share * r / (share * r + 1 -
+share)``: `share` is the candidate's part of the requests, and `r` how many times more often its requests go bad. How
+much is asked, and how often everything goes bad, cancels out of it: only who had the event counts.
+
+Three questions are asked of it, each by an e-value: the mean of likelihood ratios over several alternatives. If the
+answer is no, it is 1 or less on average at every moment, so it ever reaches ``1 / alpha`` with a chance of `alpha` at
+most (Ville), however often it is looked at:
+
+- Is the candidate worse, ``r > 1 + tolerance``? Then it goes back.
+- Is it as good as another, ``r < margin``?
+- Do few of its requests go bad, a share below `acceptable`? This one needs no bad event: 460 good answers and none bad
+  say "below 1 in 100" at 99 percent. Either of these two lets a step pass.
+
+Sources: M. Lindon and A. Malek, "Anytime-valid inference for multinomial count data" (NeurIPS 2022), for the
+comparison; S. Howard et al., "Time-uniform, nonparametric, nonasymptotic confidence sequences" (2021), for mixtures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+WORSE = (1.5, 2.0, 4.0, 8.0, 32.0)
+"""How many times worse a candidate may be; those within the tolerance are left out."""
+BETTER = (0.75, 0.5, 0.25, 0.1, 0.0)
+"""What a candidate may be, in parts of `margin` or of `acceptable`."""
+LEAST_BAD = 2  # of a candidate, before it goes back: one event is an accident
+
+
+class Verdict(StrEnum):
+    """What is to be done: go back, go on to the next step, wait for more, or ask whoever has settled that."""
+
+    ROLLBACK, PROMOTE, WAIT, INCONCLUSIVE = "rollback", "promote", "wait", "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What counts as worse and as good. `tolerance` and `margin` are of ratios, `acceptable` is a share of requests.
+
+    Requires ``0 < alpha < 1``, ``0 <= tolerance``, ``margin > 1`` and ``0 < acceptable < 1``.
+    """
+
+    alpha: float = 0.01
+    tolerance: float = 0.1
+    margin: float = 2.0
+    acceptable: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Requests that one version has answered, and how many of them went bad."""
+
+    answers: int = 0
+    bad: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.answers + other.answers, self.bad + other.bad)
+
+    @property
+    def bad_share(self) -> float:
+        """The part of them that went bad; 0 if there are none."""
+        return self.bad / self.answers if self.answers else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a step lasts at least: seconds, and answers of the candidate."""
+
+    step_seconds: float
+    min_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the counts of one rollout say so far. Never changed; `add` returns the next one.
+
+    The three tuples hold the logarithms of likelihood ratios, one for each alternative.
+    """
+
+    bounds: Bounds
+    candidate: Count = Count()
+    active: Count = Count()
+    worse: tuple[float, ...] = (0.0,) * len(WORSE)
+    as_good: tuple[float, ...] = (0.0,) * len(BETTER)
+    rarely_bad: tuple[float, ...] = (0.0,) * len(BETTER)
+
+    def add(self, share: float, candidate: Count, active: Count) -> Evidence:
+        """Take in what has been answered while the candidate had this share of the requests, chosen by chance.
+
+        Without a choice, a share of 0 or 1, who had an event says nothing; only the candidate's own share of bad
+        answers counts then.
+        """
+        bounds = self.bounds
+        worse, as_good = self.worse, self.as_good
+        if 0.0 < share < 1.0:
+            worst_fine = 1.0 + bounds.tolerance
+            worse = _add(worse, candidate.bad, active.bad, (_theta(share, r) for r in WORSE), _theta(share, worst_fine))
+            ratios = (_theta(share, part * bounds.margin) for part in BETTER)
+            as_good = _add(as_good, candidate.bad, active.bad, ratios, _theta(share, bounds.margin))
+        shares = (part * bounds.acceptable for part in BETTER)
+        rarely_bad = _add(self.rarely_bad, candidate.bad, candidate.answers - candidate.bad, shares, bounds.acceptable)
+        return replace(
+            self,
+            candidate=self.candidate + candidate,
+            active=self.active + active,
+            worse=worse,
+            as_good=as_good,
+            rarely_bad=rarely_bad,
+        )
+
+    @property
+    def e_value(self) -> float:
+        """The evidence that the candidate is worse; ``1 / alpha`` is enough."""
+        return _mean([log for log, ratio in zip(self.worse, WORSE, strict=True) if ratio > 1.0 + self.bounds.tolerance])
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is proven worse, and by more than what is acceptable anyway."""
+        return (
+            self.e_value >= 1.0 / self.bounds.alpha
+            and self.candidate.bad >= LEAST_BAD
+            and self.candidate.bad_share > self.bounds.acceptable
+        )
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is proven as good as the active version, or to go bad rarely."""
+        return max(_mean(self.as_good), _mean(self.rarely_bad)) >= 1.0 / self.bounds.alpha
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict, and why in one line."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge(evidence: Evidence, pace: Pace, seconds: float, answers: int) -> Judgement:
+    """Judge a candidate that has been in its step for so many seconds and given so many answers there."""
+    bounds, candidate, active = evidence.bounds, evidence.candidate, evidence.active
+    seen = f"{candidate.bad} of {candidate.answers} went bad, {active.bad} of {active.answers} of the active version"
+    if evidence.is_worse:
+        return Judgement(Verdict.ROLLBACK, f"worse: {seen}; evidence {evidence.e_value:.3g} of {1 / bounds.alpha:.3g}")
+    if answers < pace.min_requests:
+        return Judgement(Verdict.WAIT, f"{answers} of {pace.min_requests} requests in this step")
+    if seconds < pace.step_seconds:
+        return Judgement(Verdict.WAIT, f"{seconds:.0f} of {pace.step_seconds:.0f} s in this step")
+    if evidence.is_good:
+        return Judgement(Verdict.PROMOTE, seen)
+    return Judgement(Verdict.INCONCLUSIVE, f"neither worse nor proven good: {seen}")
+
+
+def _theta(share: float, ratio: float) -> float:
+    return share * ratio / (share * ratio + 1.0 - share)
+
+
+def _add(logs: tuple[float, ...], hits: int, misses: int, chances: Iterable[float], chance: float) -> tuple[float, ...]:
+    """Add the likelihood ratios of so many hits and misses, for chances of a hit against one chance."""
+    found = []
+    for log, other in zip(logs, chances, strict=True):
+        hit = hits * _log(other / chance) if hits else 0.0
+        found.append(log + hit + misses * math.log((1.0 - other) / (1.0 - chance)))
+    return tuple(found)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0.0 else -math.inf
+
+
+def _mean(logs: Iterable[float]) -> float:
+    """Return the mean of what these are the logarithms of; infinity if that is too large to say."""
+    values = list(logs)
+    most = max(values, default=-math.inf)
+    if most == -math.inf:
+        return 0.0
+    try:
+        return math.exp(most) * sum(math.exp(one - most) for one in values) / len(values)
+    except OverflowError:
+        return math.inf
