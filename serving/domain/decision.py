@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from serving.domain.errors import OperationRefused, ServingError, StateUnavailable, UnknownModel, UnknownVersion
+from serving.domain.rollout import RolloutAction
 from serving.domain.status import HistoryEntry, ModelSummary
 
 # --- about one model --------------------------------------------------------------------------------------------------
@@ -77,6 +78,20 @@ class LoadModel:
     kind: Literal["load"] = "load"
 
 
+@dataclass(frozen=True, slots=True)
+class SteerRollout:
+    """Do something with the rollout of a model; see `RolloutAction`.
+
+    `version`, when given, is the one the caller means: with another one under way the call is refused. What has been
+    done already is success, so that the call can be repeated safely.
+    """
+
+    model: str
+    action: RolloutAction
+    version: str | None = None
+    kind: Literal["rollout"] = "rollout"
+
+
 # --- about all models -------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +110,8 @@ class AcceptStateLoss:
 
 
 ModelDecision = Annotated[
-    PinVersion | UnpinModel | RollBackModel | ReleaseVersion | UnloadModel | LoadModel, Field(discriminator="kind")
+    PinVersion | UnpinModel | RollBackModel | ReleaseVersion | UnloadModel | LoadModel | SteerRollout,
+    Field(discriminator="kind"),
 ]
 Decision = Annotated[ModelDecision | RefreshStore | AcceptStateLoss, Field(discriminator="kind")]
 

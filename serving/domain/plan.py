@@ -83,11 +83,32 @@ def place(evaluation: Evaluation, max_batch_rows: int) -> Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """Which part of the requests that name no version another version than the active one answers.
+
+    `share` is from 0 to 1: chance decides, or the client, by what `sticky` says, ``header:X-User`` or ``field:user``.
+    With `is_shadow` the other version only gets copies, and nobody sees its answers. Answers are counted under
+    `number`, which no other split has; one that takes longer than `slo_seconds` counts as bad.
+    """
+
+    number: int
+    other: VersionId
+    share: float
+    is_shadow: bool = False
+    sticky: str | None = None
+    slo_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """What answers for one model: the active version, and all loaded ones, most recently active first."""
+    """What answers for one model: the active version, and all loaded ones, most recently active first.
+
+    `split` is set while another version answers, too.
+    """
 
     active: VersionId | None = None
     loaded: tuple[VersionId, ...] = ()
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ class State(StrEnum):
     VALIDATING = "VALIDATING"
     WARMING = "WARMING"
     READY = "READY"
+    SHADOW = "SHADOW"
+    CANARY = "CANARY"
     ACTIVE = "ACTIVE"
     DRAINING = "DRAINING"
     RETIRED = "RETIRED"
@@ -31,7 +33,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     _S.LOADING: _UNDONE | {_S.VALIDATING},
     _S.VALIDATING: _UNDONE | {_S.WARMING},
     _S.WARMING: _UNDONE | {_S.READY},
-    _S.READY: frozenset({_S.ACTIVE, _S.DRAINING}),
+    _S.READY: frozenset({_S.ACTIVE, _S.SHADOW, _S.CANARY, _S.DRAINING}),
+    _S.SHADOW: frozenset({_S.ACTIVE, _S.READY}),
+    _S.CANARY: frozenset({_S.ACTIVE, _S.READY}),
     _S.ACTIVE: frozenset({_S.READY, _S.DRAINING}),
     _S.DRAINING: frozenset({_S.RETIRED, _S.QUARANTINED}),
     _S.RETIRED: frozenset({_S.STAGING, _S.LOADING, _S.QUARANTINED, _S.REJECTED, _S.DISCOVERED}),

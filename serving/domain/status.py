@@ -11,20 +11,14 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict
-
 from serving.domain.compiled_form import Compilation
 from serving.domain.environment import OWN, Needs
 from serving.domain.report import GateResult
+from serving.domain.rollout import RolloutStatus
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
+from serving.domain.snapshot import Snapshot
 from serving.domain.state import State
-
-
-class Snapshot(BaseModel):
-    """Base of everything below: frozen."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class ActiveStatus(Snapshot):
@@ -124,9 +118,13 @@ class VersionStatus(Snapshot):
 
 
 class ModelStatus(ModelSummary):
-    """One model with all its versions, newest first; `signature` is the active version's."""
+    """One model with all its versions, newest first; `signature` is the active version's.
+
+    `rollout` says how new versions take over, and what is under way; None where they do so at once and ever did.
+    """
 
     signature: Signature | None = None
+    rollout: RolloutStatus | None = None
     versions: tuple[VersionStatus, ...] = ()
 
 

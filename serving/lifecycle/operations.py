@@ -20,6 +20,7 @@ from serving.domain.decision import (
     RefreshStore,
     ReleaseVersion,
     RollBackModel,
+    SteerRollout,
     UnloadModel,
     UnpinModel,
 )
@@ -111,6 +112,8 @@ class Operations:
                 self._unload(model, decision, actor)
             case LoadModel():
                 self._load(model, decision, actor)
+            case SteerRollout():
+                raise OperationRefused(f"no version of '{model.name}' is on its way to take over")
             case _:
                 assert_never(decision)
 

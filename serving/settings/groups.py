@@ -54,9 +54,22 @@ def _require_environment_name(text: str) -> str:
     return text
 
 
+def _require_growth(steps: tuple[float, ...]) -> tuple[float, ...]:
+    if not steps or list(steps) != sorted(set(steps)):
+        raise PydanticCustomError("steps", "should hold one share or more, each larger than the one before")
+    return steps
+
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Percents = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=100)], ...],
+    NoDecode,
+    BeforeValidator(_split_list),
+    AfterValidator(_require_growth),
+]
+Sticky = Annotated[str, Field(pattern=r"^(header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}|field:.{1,200})$")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 ServerNameTexts = Annotated[
     tuple[Annotated[str, AfterValidator(_require_server_name)], ...], NoDecode, BeforeValidator(_split_list)
@@ -201,6 +214,52 @@ class EnvironmentSettings(Group):
     )
 
 
+class ReplaySettings(Group):
+    """The sample of recent rows that a candidate answers before it serves. It is in memory only."""
+
+    rows: int = Field(1000, ge=0, le=100_000, description="recent rows kept of each model; 0: none, and no replay")
+    megabytes: Positive = Field(16.0, description="most memory of the rows of one model")
+
+
+class RolloutSettings(Group):
+    """How a new version takes over from the active one. Shares (`steps`, `holdback`) are in percent."""
+
+    strategy: Literal["swap", "shadow", "canary"] = Field(
+        "swap", description="swap: all at once; shadow: it answers copies first; canary: it answers a share first"
+    )
+    steps: Percents = Field(
+        (5.0, 25.0, 50.0), description="shares of requests that a canary answers, one after another"
+    )
+    step_seconds: NotNegative = Field(60.0, description="how long each step lasts at least")
+    min_requests: Count = Field(100, description="answers of the new version that each step takes at least")
+    slo_seconds: Positive | None = Field(
+        None, description="an answer that takes longer counts as bad; not set: none does"
+    )
+    alpha: float = Field(0.01, gt=0, lt=0.5, description="chance that a rollout of an equal version is rolled back")
+    tolerance: NotNegative = Field(0.1, description="how much more often a new version may fail: 0.1 is a tenth more")
+    margin: float = Field(
+        2.0, gt=1, description="a step passes when failures are proven less than this many times as many"
+    )
+    acceptable: float = Field(0.01, gt=0, lt=1, description="a share of bad answers that nobody minds")
+    on_inconclusive: Literal["hold", "promote", "rollback"] = Field(
+        "hold", description="what to do when a step is over and nothing is proven"
+    )
+    sticky: Sticky | None = Field(
+        None, description="what keeps a client on one version: header:NAME or field:NAME; not set: chance alone decides"
+    )
+    holdback: float = Field(
+        5.0, ge=0, le=50, description="share of requests that the old version keeps after a promotion"
+    )
+    bake_seconds: NotNegative = Field(300.0, description="how long it keeps them")
+    observe: bool = Field(False, description="judge, and act on nothing")
+
+
+class ModelSettings(Group):
+    """What is set for one model: the tables ``[models.<name>.*]``."""
+
+    rollout: RolloutSettings = RolloutSettings()
+
+
 class SecuritySettings(Group):
     """Who may do what."""
 
@@ -243,6 +302,8 @@ class Settings(BaseSettings):
     gates: GateSettings = GateSettings()
     engine: EngineSettings = EngineSettings()
     environments: EnvironmentSettings = EnvironmentSettings()
+    replay: ReplaySettings = ReplaySettings()
+    rollout: RolloutSettings = RolloutSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
 
