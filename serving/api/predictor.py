@@ -149,6 +149,7 @@ class Predictor:
         if answer is None or not is_small(answer):
             return None
         written = call.write(answer, servable.signature)
+        _note(servable, answer)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         return answer, written
 
@@ -179,6 +180,7 @@ class Predictor:
         except Exception as error:
             traffic.record(problems.kind_of(error).status, 0, perf_counter() - started)
             raise
+        _note(servable, answer)
         traffic.record(200, answer.rows, perf_counter() - started)
         return answer
 
@@ -190,6 +192,7 @@ class Predictor:
             call, ready = await self._prepare(servable, incoming, size)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
             answer = await compute(servable, ready, most if left is None else max(min(left, most), 0.0))
+            _note(servable, answer)
         if is_small(answer) and not call.writes_slowly:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
@@ -212,3 +215,9 @@ class Predictor:
         if seen.model:
             return problems.refusal_of(error, seen.model, seen.version)
         return problems.refusal_of(error, *problems.names_of(names))
+
+
+def _note(servable: Servable, answer: Answer) -> None:
+    """Let the servable sample what it has answered."""
+    if answer.batch is not None:
+        servable.note(answer.method, answer.batch, answer.prediction)

@@ -24,8 +24,10 @@ from serving.failpoints import reach
 from serving.plane.active_reference import HoldsActive, settle
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
+from serving.settings import ReplaySettings
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Traffic
+from serving.wire.recent_rows_document import encode_recent_rows
 from serving.wire.worker_channel import ChannelClosed, Received, WorkerChannel
 from serving.wire.worker_messages import (
     TYPES,
@@ -46,8 +48,12 @@ from serving.wire.worker_messages import (
     PrepareOrder,
     ReadGauges,
     ReadHistory,
+    ReadRecentRows,
+    ReadSpreads,
     ReadTraffic,
+    RecentRowsRead,
     RenderMetrics,
+    SpreadsRead,
     StatusChange,
     Sync,
     Synced,
@@ -90,6 +96,7 @@ class RemoteControl:
         give_up: Callable[[int], object] = os._exit,
         *,
         takes_over: bool = False,
+        replay: ReplaySettings = ReplaySettings(),  # noqa: B008  (frozen)
     ) -> None:
         self._state = state
         self._loop = asyncio.get_running_loop()
@@ -97,7 +104,7 @@ class RemoteControl:
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
         self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
-        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)
+        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over, replay=replay)
         self._give_up = give_up
         self._lost = asyncio.Event()
         self.is_lost = False
@@ -226,6 +233,10 @@ class RemoteControl:
                 self._loop.call_soon_threadsafe(self._forget, message)
             case Sync():
                 received.answer(Synced())
+            case ReadRecentRows():
+                self._loads.submit(self._read_recent_rows, received, message)
+            case ReadSpreads():
+                self._loads.submit(lambda: received.answer(SpreadsRead(self._plane.spreads(message.model))))
             case ReadGauges():
                 self._loop.call_soon_threadsafe(self._read_gauges, received)
             case Accept():
@@ -273,6 +284,10 @@ class RemoteControl:
         if isinstance(outcome, LoadFailed):
             process.close()
         received.answer(outcome)
+
+    def _read_recent_rows(self, received: Received, message: ReadRecentRows) -> None:
+        recent = self._plane.sample(message.key)
+        received.answer(RecentRowsRead(None if recent is None else encode_recent_rows(recent)))
 
     def _open_host(self, order: LoadOrder | ReplaceHost, descriptors: list[int]) -> RemoteHost:
         left = HostLeft(order.key, order.host)
