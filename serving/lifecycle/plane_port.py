@@ -23,7 +23,10 @@ from serving.hosting.host_process import HostProcess
 
 
 class PlanePort(Protocol):
-    """A plane, or a fake of it. `load`, `replace_host`, `sample` and `spreads` block, in worker threads; the others do not wait."""
+    """A plane, or a fake of it.
+
+    `load`, `replace_host`, `sample` and `spreads` block, in worker threads; the others do not wait.
+    """
 
     def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed | NoRoom:
         """Make a version ready to answer; `process` is the host of a hosted one, the caller's until it is loaded."""

@@ -41,6 +41,7 @@ from serving.plane.hosted_engine import HostedEngine
 from serving.plane.recent_answers import MOST_SECONDS, answer_recent_rows
 from serving.plane.row_sample import RowSample
 from serving.plane.servable import Servable
+from serving.plane.served_split import ServedSplit
 from serving.settings import ReplaySettings
 
 ATTACH_SECONDS = 10.0
@@ -242,7 +243,9 @@ class Plane:
     def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
         active = self._servables[route.active] if route.active is not None else None
-        return ModelReference(active, MappingProxyType(loaded))
+        split = route.split
+        served = None if split is None else ServedSplit(split, self._servables[split.new], self._servables[split.old])
+        return ModelReference(active, MappingProxyType(loaded), served)
 
     def _attach(self, engine: HostedEngine, process: Process, host: int) -> None:
         try:

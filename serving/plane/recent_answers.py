@@ -18,8 +18,8 @@ from serving.domain.recent_rows import AnsweredRows, RecentRows
 from serving.plane.row_sample import Row, to_json_rows
 from serving.plane.servable import Servable
 from serving.rows.batch import Batch, Prediction
-from serving.rows.plain_answers import list_plain_answers
 from serving.rows.parsing import rows_to_batch
+from serving.rows.plain_answers import list_plain_answers
 
 MOST_SECONDS = 2.0  # for all rows: those that are not answered by then are left out
 PIECE_SECONDS = 0.005  # requests may have to wait for one piece

@@ -42,7 +42,7 @@ class Reservoir(Generic[Item]):
         self._sizes: list[int] = []
         self._most_items = most_items
         self._most_bytes = most_bytes
-        self._random = random or Random()
+        self._random = random or Random()  # noqa: S311  (no secret)
         self._chance = 1.0
         self._is_full = False
 

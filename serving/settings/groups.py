@@ -177,6 +177,9 @@ class GateSettings(Group):
         "refuse", description="a model trained with another major.minor of scikit-learn"
     )
     max_latency_seconds: Positive = Field(5.0, description="longest one-row prediction (median)")
+    max_disagreement: float | None = Field(
+        None, ge=0, le=1, description="share of recent rows that may get another label; not set: any"
+    )
 
 
 class EngineSettings(Group):

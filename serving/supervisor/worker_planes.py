@@ -64,8 +64,11 @@ log = structlog.get_logger("serving.workers")
 
 
 class WorkerPlanes:
-    """The planes of all workers. `load`, `replace_host`, `sample` and `spreads` block, in worker threads; `prepare` blocks for as long as it
-    has to wait for workers, `seconds` at most; the rest waits for nothing. The lock is never held over a wait.
+    """The planes of all workers.
+
+    `load`, `replace_host`, `sample` and `spreads` block, in worker threads; `prepare` blocks for as long as it has to
+    wait for workers, `seconds` at most; the rest waits for nothing. The lock is never held over a wait. Of samples, at
+    most `replay_rows` rows are put together.
 
     `load_seconds` is how long a worker may take for one version. `words` is the descriptor of two words: the committed
     generation, and the newest one that was ever prepared. `tell` gets facts, `replace` the workers that have to be
@@ -204,7 +207,7 @@ class WorkerPlanes:
         return Draining(command.key, None)
 
     def sample(self, key: VersionId) -> RecentRows | None:
-        """Return recent rows of a model, and what this version answers to them, from all workers that answer in time."""
+        """Return recent rows of a model, and what this version answers to them, of workers that answer in time."""
         answers = self._ask_all(ReadRecentRows(key), RecentRowsRead)
         documents = [answer.document for answer in answers if answer.document is not None]
         return merge_recent_rows([decode_recent_rows(document) for document in documents], self._replay_rows)

@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.split_counts import SplitCount, SplitCounts
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -26,6 +27,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._traffic = TrafficCollector(sheet)
         self._fallbacks = FallbackCollector(sheet)
+        self._splits = SplitCounts(sheet)
         self._register_counts()
         self._gate_seconds = self._make_histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
         self._rejects = self._make_counter("serving_candidate_rejects", "Candidates refused.", ["model", "gate"])
@@ -59,6 +61,17 @@ class Metrics:
         """
         return self._traffic.of(model, version)
 
+    def count_in_split(self, model: str, number: int, key: bytes | None, *, is_new: bool, is_bad: bool) -> None:
+        """Count an answer while requests are shared between two versions, in the split with this number.
+
+        `key` is who the client is, None if that is not asked. Event loop thread only.
+        """
+        self._splits.count(model, number, key, is_new=is_new, is_bad=is_bad)
+
+    def read_split(self, model: str, number: int) -> SplitCount:
+        """Return what the whole service has counted in a split so far."""
+        return self._splits.read(model, number)
+
     def forget(self, model: str, version: str) -> None:
         """Drop the counters of a retired version, so that the number of series follows what is loaded.
 
@@ -69,6 +82,7 @@ class Metrics:
     def forget_model(self, model: str) -> None:
         """Drop every series of a model that is gone."""
         self._traffic.forget(model)
+        self._splits.forget(model)
         for metric in (self._swaps, self._last_swap, self._host_restarts, self._drain_seconds):
             metric.remove(model)
         self._rejects.remove_by_labels({"model": model})

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from serving import json_codec
 from serving.domain.recent_rows import AnsweredRows, RecentRows
 
 
 def encode_recent_rows(recent: RecentRows) -> str:
-    """Return the document. Takes a while for many rows; any thread."""
-    pieces = [[piece.rows, piece.answers] for piece in recent.pieces]
-    return json_codec.dumps({"version": recent.version, "pieces": pieces}).decode()
+    """Return the document, without pieces whose answers JSON cannot hold. Takes a while for many rows; any thread."""
+    pieces = []
+    for piece in recent.pieces:
+        with suppress(TypeError):
+            pieces.append(json_codec.dumps([piece.rows, piece.answers]).decode())
+    return f"[{json_codec.dumps(recent.version).decode()},[{','.join(pieces)}]]"
 
 
 def decode_recent_rows(document: str) -> RecentRows:
     """Return what `encode_recent_rows` was given."""
-    fields = json_codec.loads(document)
-    return RecentRows(fields["version"], tuple(AnsweredRows(*piece) for piece in fields["pieces"]))
+    version, pieces = json_codec.loads(document)
+    return RecentRows(version, tuple(AnsweredRows(rows, answers) for rows, answers in pieces))

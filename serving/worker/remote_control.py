@@ -233,12 +233,8 @@ class RemoteControl:
                 self._loop.call_soon_threadsafe(self._forget, message)
             case Sync():
                 received.answer(Synced())
-            case ReadRecentRows():
-                self._loads.submit(self._read_recent_rows, received, message)
-            case ReadSpreads():
-                self._loads.submit(lambda: received.answer(SpreadsRead(self._plane.spreads(message.model))))
-            case ReadGauges():
-                self._loop.call_soon_threadsafe(self._read_gauges, received)
+            case ReadRecentRows() | ReadSpreads() | ReadGauges():
+                self._read(received, message)
             case Accept():
                 self._loop.call_soon_threadsafe(self._may_accept.set)
 
@@ -285,7 +281,16 @@ class RemoteControl:
             process.close()
         received.answer(outcome)
 
-    def _read_recent_rows(self, received: Received, message: ReadRecentRows) -> None:
+    def _read(self, received: Received, message: ReadRecentRows | ReadSpreads | ReadGauges) -> None:
+        if isinstance(message, ReadGauges):
+            self._loop.call_soon_threadsafe(self._read_gauges, received)
+        else:
+            self._loads.submit(self._read_sample, received, message)
+
+    def _read_sample(self, received: Received, message: ReadRecentRows | ReadSpreads) -> None:
+        if isinstance(message, ReadSpreads):
+            received.answer(SpreadsRead(self._plane.spreads(message.model)))
+            return
         recent = self._plane.sample(message.key)
         received.answer(RecentRowsRead(None if recent is None else encode_recent_rows(recent)))
 
