@@ -29,7 +29,7 @@ MOST_NAME_CHARACTERS = 60
 _LABELLED = (ModelKind.CLASSIFIER, ModelKind.CLUSTERER, ModelKind.OUTLIER_DETECTOR)
 
 
-class Failure(NamedTuple):
+class RowFailure(NamedTuple):
     """Why a row was not answered: a few words, without anything of the row but the name of a column."""
 
     kind: str
@@ -45,7 +45,7 @@ class ReplayFindings:
 
     rows: int = 0
     failed: int = 0
-    first: Failure | None = None
+    first: RowFailure | None = None
     differences: dict[str, AnswerDifferences] = field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ def _replay_part(
     model: LoadedModel, part: AnsweredRows, found: ReplayFindings, good: list[Any], ends_at: float
 ) -> None:
     outcomes = _answer(model, part.rows, part.answers)
-    if isinstance(outcomes, Failure) and len(part.rows) > 1:
+    if isinstance(outcomes, RowFailure) and len(part.rows) > 1:
         for place, row in enumerate(part.rows):
             if monotonic() > ends_at:
                 return
@@ -85,7 +85,7 @@ def _replay_part(
             _replay_part(model, AnsweredRows([row], answers), found, good, ends_at)
         return
     found.rows += len(part.rows)
-    if isinstance(outcomes, Failure):
+    if isinstance(outcomes, RowFailure):
         _note_failure(model, part.rows[0], outcomes, found, good)
         return
     good[:] = part.rows[:1]
@@ -100,21 +100,21 @@ def _replay_part(
                 differences.add(wanted, given, is_label=is_label)
     found.failed += len(lost)
     if lost and found.first is None:
-        found.first = Failure("a value that is not finite, or null", next(iter(lost.values())))
+        found.first = RowFailure("a value that is not finite, or null", next(iter(lost.values())))
 
 
-def _answer(model: LoadedModel, rows: Sequence[Any], methods: Any) -> dict[str, list[Any]] | Failure:
+def _answer(model: LoadedModel, rows: Sequence[Any], methods: Any) -> dict[str, list[Any]] | RowFailure:
     """Return the answers of each method that the model offers, or why there are none."""
     try:
         batch = rows_to_batch(model.signature, list(rows))
     except InvalidInput:
-        return Failure("it does not take them", "")
+        return RowFailure("it does not take them", "")
     answers: dict[str, list[Any]] = {}
     for method in methods:
         try:
             answers[method] = list_plain_answers(model.answer(method, batch))
         except (InvalidInput, ModelFailed) as error:
-            return Failure(_describe(error), method)
+            return RowFailure(_describe(error), method)
     return answers
 
 
@@ -127,7 +127,7 @@ def _describe(error: InvalidInput | ModelFailed) -> str:
     return f"{what} ({one_line(type(cause).__name__, MOST_NAME_CHARACTERS)})"
 
 
-def _note_failure(model: LoadedModel, row: Any, failure: Failure, found: ReplayFindings, good: list[Any]) -> None:
+def _note_failure(model: LoadedModel, row: Any, failure: RowFailure, found: ReplayFindings, good: list[Any]) -> None:
     found.failed += 1
     if found.first is not None:
         return
@@ -137,7 +137,7 @@ def _note_failure(model: LoadedModel, row: Any, failure: Failure, found: ReplayF
     elif isinstance(row, list):
         name = find_wrong_feature(model.signature, row)
     where = "" if name is None else f", by column {one_line(name, MOST_NAME_CHARACTERS)!r}"
-    found.first = Failure(failure.kind + where, failure.method)
+    found.first = RowFailure(failure.kind + where, failure.method)
 
 
 def _find_column(model: LoadedModel, row: Any, method: str, good: Any) -> str | None:
@@ -150,6 +150,6 @@ def _find_column(model: LoadedModel, row: Any, method: str, good: Any) -> str | 
         if monotonic() > ends_at:
             break
         changed = [good[place] if at == place else cell for at, cell in enumerate(row)]
-        if row[place] != good[place] and not isinstance(_answer(model, [changed], [method]), Failure):
+        if row[place] != good[place] and not isinstance(_answer(model, [changed], [method]), RowFailure):
             return feature.name
     return None
