@@ -1,4 +1,4 @@
-"""Gate replay: recent rows are answered as the active version does, or a reason is named that has none of their values."""
+"""Gate replay: recent rows are answered as the active version does, or a reason is named without their values."""
 
 from __future__ import annotations
 
