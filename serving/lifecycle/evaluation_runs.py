@@ -178,7 +178,7 @@ class EvaluationRuns:
         accepted = self._verdicts.accepted.get((model.name, record.version))
         last = self._served.provenance.get(
             model.name
-        )  # also after a restart, when a replay may be the first to be tried
+        )  # also after a restart, when a reissue may be the first to be tried
         signed = find_rival(last, record.version, self._settings.security.trusted_keys)
         contract = self._served.find_contract(model)
         version, digest = self._served.active.get(model.name, (None, None))
