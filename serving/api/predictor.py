@@ -120,15 +120,17 @@ class RefusedCall(NamedTuple, Generic[Reply_co]):
 class _Respondent:
     """The version that would answer a request, set as soon as it is known.
 
-    `split` is how requests are shared at that moment, and `key` who the client is, where the answer counts for that.
+    `split` is how requests are shared at that moment, where the answer counts for that. `key` is who the client is, and
+    `is_new` whether the new version answers.
     """
 
-    __slots__ = ("key", "model", "split", "version")
+    __slots__ = ("is_new", "key", "model", "split", "version")
 
     def __init__(self) -> None:
         self.model, self.version = "", ""
         self.split: ServedSplit | None = None
         self.key: bytes | None = None
+        self.is_new = False
 
     def set(self, servable: Servable) -> None:
         """Note what answers."""
@@ -233,6 +235,7 @@ class Predictor:
                 seen.key = await self._read_key(split.old.signature, split.column, incoming, size)
             servable = split.choose(seen.key)
             seen.set(servable)
+            seen.is_new = servable is split.new
             return take_lease(servable, self._limits)
 
     async def _read_key(
@@ -249,8 +252,7 @@ class Predictor:
         return await asyncio.to_thread(read) if size > LARGE_BYTES else read()
 
     def _count_in_split(self, split: ServedSplit, seen: _Respondent, *, is_bad: bool) -> None:
-        is_new = seen.version == split.split.new.version
-        self._metrics.count_in_split(seen.model, split.split.number, seen.key, is_new=is_new, is_bad=is_bad)
+        self._metrics.count_in_split(seen.model, split.split.number, seen.key, is_new=seen.is_new, is_bad=is_bad)
 
     async def _prepare(self, servable: Servable, incoming: Incoming[Reply_co], size: int) -> tuple[Call, Prepared]:
         """Read a body and prepare it for the model; slow steps share one thread, because each hop costs 0.1 ms."""

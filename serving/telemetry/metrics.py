@@ -46,6 +46,12 @@ class Metrics:
             "serving_resync_duration_seconds", "Time one look at the store took."
         )
         self._state_errors = self._make_counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
+        self._rollouts = self._make_counter("serving_rollouts", "Rollouts that have ended.", ["model", "end"])
+        names = ["model", "version"]
+        self._rollout_share = self._make_gauge("serving_rollout_share", "Percent that a new version answers.", names)
+        self._rollout_evidence = self._make_gauge(
+            "serving_rollout_e_value", "Evidence that a new version is worse; 1 / alpha is enough.", names
+        )
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
         build.labels(service_version, platform.python_version()).set(1)
 
@@ -85,7 +91,8 @@ class Metrics:
         self._splits.forget(model)
         for metric in (self._swaps, self._last_swap, self._host_restarts, self._drain_seconds):
             metric.remove(model)
-        self._rejects.remove_by_labels({"model": model})
+        for labelled in (self._rejects, self._rollouts, self._rollout_share, self._rollout_evidence):
+            labelled.remove_by_labels({"model": model})
 
     def record_gate(self, gate: str, seconds: float) -> None:
         """Record how long one gate took, whatever its verdict."""
@@ -107,6 +114,17 @@ class Metrics:
     def count_host_restart(self, model: str) -> None:
         """Count a host that died and was replaced."""
         self._host_restarts.labels(model).inc()
+
+    def record_rollout(self, model: str, version: str, share: float, e_value: float) -> None:
+        """Note how far a new version is: its share in percent, and the evidence against it."""
+        self._rollout_share.labels(model, version).set(share)
+        self._rollout_evidence.labels(model, version).set(e_value)
+
+    def count_rollout(self, model: str, end: str) -> None:
+        """Count a rollout that has ended; nothing is shown of its version any more."""
+        self._rollouts.labels(model, end).inc()
+        for gauge in (self._rollout_share, self._rollout_evidence):
+            gauge.remove_by_labels({"model": model})
 
     def count_store_failure(self) -> None:
         """Count a listing of the store that failed."""
@@ -138,6 +156,9 @@ class Metrics:
 
     def _make_counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
+
+    def _make_gauge(self, name: str, documentation: str, labels: Iterable[str]) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
 
     def _make_histogram(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Histogram:
         return Histogram(name, documentation, labels, registry=self.registry, buckets=WORK_BOUNDS)
