@@ -23,7 +23,9 @@ from serving.api.inflight import Inflight, Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.services import AppState
 from serving.domain.errors import BodyTooLarge, NotAcceptable, Overloaded, RequestRefused, UnsupportedMedia
+from serving.domain.rollout import BadExample
 from serving.domain.signature import Signature
+from serving.domain.text import without_values
 from serving.plane.active_reference import Role
 from serving.plane.prediction import (
     Answer,
@@ -46,6 +48,8 @@ from serving.telemetry.metrics import Metrics
 
 # Refusals that are the server's own, whichever version answers.
 _OF_THE_EDGE = (AccessRefused, BodyTooLarge, BodyTooSlow, NotAcceptable, Overloaded, UnsupportedMedia)
+
+SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
 Target = tuple[str | None, str | Role | None]
@@ -186,16 +190,18 @@ class Predictor:
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
-            status, reply = incoming.refuse(self._refusal_of(incoming.sharpen(error), incoming.names, seen))
+            refusal = self._refusal_of(incoming.sharpen(error), incoming.names, seen)
+            status, reply = incoming.refuse(refusal)
             self._metrics.traffic(seen.model, seen.version).record(status, 0, perf_counter() - started)
             if seen.split is not None and not isinstance(error, _OF_THE_EDGE):
-                self._count_in_split(seen.split, seen, is_bad=True)
+                self._count_in_split(seen.split, seen, refusal)
             return RefusedCall(reply, status, seen.model, seen.version)
         seconds = perf_counter() - started
         self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, seconds)
         if seen.split is not None:
             slo_seconds = seen.split.split.slo_seconds
-            self._count_in_split(seen.split, seen, is_bad=slo_seconds is not None and seconds > slo_seconds)
+            is_slow = slo_seconds is not None and seconds > slo_seconds
+            self._count_in_split(seen.split, seen, SLOW if is_slow else None)
         return AnsweredCall(written, seen.model, seen.version)
 
     async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
@@ -251,8 +257,16 @@ class Predictor:
 
         return await asyncio.to_thread(read) if size > LARGE_BYTES else read()
 
-    def _count_in_split(self, split: ServedSplit, seen: _Respondent, *, is_bad: bool) -> None:
-        self._metrics.count_in_split(seen.model, split.split.number, seen.key, is_new=seen.is_new, is_bad=is_bad)
+    def _count_in_split(self, split: ServedSplit, seen: _Respondent, problem: Refusal | BadExample | None) -> None:
+        """Count an answer for the judge of the new version; `problem` is what is wrong with a bad one."""
+        model, number = seen.model, split.split.number
+        self._metrics.count_in_split(model, number, seen.key, is_new=seen.is_new, is_bad=problem is not None)
+        if problem is None or not seen.is_new:
+            return
+        if isinstance(problem, Refusal):
+            names = {feature.name for feature in split.new.signature.features}
+            problem = BadExample(status=problem.status, detail=without_values(problem.detail, names))
+        self._metrics.note_bad_answer(model, number, problem)
 
     async def _prepare(self, servable: Servable, incoming: Incoming[Reply_co], size: int) -> tuple[Call, Prepared]:
         """Read a body and prepare it for the model; slow steps share one thread, because each hop costs 0.1 ms."""

@@ -51,7 +51,7 @@ class RolloutRun:
     counted: SplitCount = NOTHING
     judgement: Judgement = BEGUN
     curve: list[CurvePoint] = field(default_factory=list)
-    examples: dict[tuple[int, str], int] = field(default_factory=dict)
+    examples: tuple[BadExample, ...] = ()
 
     @classmethod
     def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings) -> RolloutRun:
@@ -148,7 +148,7 @@ class RolloutRun:
             new=new,
             old=old,
             curve=tuple(self.curve),
-            examples=self.list_examples(),
+            examples=self.examples,
         )
 
     def to_past(self, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
@@ -163,13 +163,8 @@ class RolloutRun:
             e_value=_shown(self.evidence),
             new=new,
             old=old,
-            examples=self.list_examples(),
+            examples=self.examples,
         )
-
-    def list_examples(self) -> tuple[BadExample, ...]:
-        """Return the kinds of bad answers, the most frequent first."""
-        ordered = sorted(self.examples.items(), key=lambda item: -item[1])
-        return tuple(BadExample(status=status, detail=detail, count=count) for (status, detail), count in ordered)
 
 
 def _counts(evidence: Evidence) -> tuple[AnswerCount, AnswerCount]:

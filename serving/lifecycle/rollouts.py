@@ -29,6 +29,7 @@ from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
 
 LOOK_SECONDS = 0.5
+MOST_EXAMPLES = 8
 REMEMBER_SECONDS = 5.0  # how much evidence a restart may lose
 MOST_ROLLBACKS = 2  # in a row, until no other version is tried before an operator says so
 JUDGE = "judge"
@@ -132,6 +133,8 @@ class Rollouts:
         before = run.judgement
         has_news = run.take(self._metrics.read_split(model.name, run.number))
         judgement = run.judge(now)
+        found = self._metrics.read_examples(model.name, run.number)
+        run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
         if has_news:
             run.draw()
             if now >= run.remembered_at + REMEMBER_SECONDS:
@@ -139,7 +142,7 @@ class Rollouts:
                 self._remember(model, run)
         if has_news or judgement != before:
             self._journal.dirty.add(model.name)
-            self._metrics.record_rollout(model.name, run.new.version, run.shown_share, run.to_status().e_value)
+            self._metrics.record_rollout(model.name, run.to_status())
         if judgement.verdict is not before.verdict and judgement.verdict is not Verdict.WAIT:
             self._tell_verdict(model, run)
         if run.is_held or run.settings.observe or run.has_passed:
@@ -243,7 +246,7 @@ class Rollouts:
             self._decisions.quarantine_soon(run.new.id)
         model.last_failure = Failure(version=run.new.version, gate=GATE, reason=reason, at=now_utc())
         write = log.error if actor == JUDGE else log.info
-        examples = [one.model_dump() for one in run.list_examples()]
+        examples = [one.model_dump() for one in run.examples]
         write("rolled_back", model=model.name, version=run.new.version, actor=actor, reason=reason, examples=examples)
         self._end(model, run, RolloutEnd.ROLLED_BACK, reason, actor)
         reach("rolled-back")
@@ -272,7 +275,7 @@ class Rollouts:
         self._remember(model, run)
         self._activation.publish(model)
         self._journal.dirty.add(model.name)
-        self._metrics.record_rollout(model.name, run.new.version, run.shown_share, run.to_status().e_value)
+        self._metrics.record_rollout(model.name, run.to_status())
 
     def _remember(self, model: ModelRecord, run: RolloutRun) -> None:
         self._remembered.note(model.name, self._to_remember(model, run, is_held=run.is_held))

@@ -12,9 +12,11 @@ from collections.abc import Callable, MutableSequence, Sequence
 from typing import NamedTuple, cast
 from zlib import crc32
 
+from serving.domain.rollout import BadExample
 from serving.telemetry.count_sheet import CountSheet, Key
 
 KEY_BITS = 48  # of which each key of the new version's bad answers sets one; a float64 holds them exactly
+MOST_EXAMPLES = 8  # of one split
 NEW, NEW_BAD, OLD, OLD_BAD, NEW_KEYS = range(5)
 SPLIT = "split"
 
@@ -57,12 +59,13 @@ class SplitCount(NamedTuple):
 class _Row:
     """The row of one split. Event loop thread only."""
 
-    __slots__ = ("_bad_keys", "_second", "number", "numbers", "record")
+    __slots__ = ("_bad_keys", "_second", "examples", "number", "numbers", "record")
 
     def __init__(self, number: int, numbers: MutableSequence[float], record: int | None) -> None:
         self.number = number
         self.numbers = numbers
         self.record = record
+        self.examples: dict[BadExample, None] = {}
         self._second = 0
         self._bad_keys: set[bytes] = set()
 
@@ -86,12 +89,14 @@ class _Row:
 class SplitCounts:
     """The counts of the newest split of each model, in a worker's sheet where there is one.
 
-    `count` belongs to the event loop's thread, `read` and `forget` may be called from any.
+    `count` belongs to the event loop's thread, the others may be called from any. `on_example` is called with each new
+    example, its model and the split's number.
     """
 
     def __init__(self, sheet: CountSheet | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._sheet = sheet
         self._now = now
+        self.on_example: Callable[[str, int, BadExample], None] = lambda *_: None
         self._rows: dict[str, _Row] = {}
         self._lock = threading.Lock()  # guards changes of the dict and of records
 
@@ -107,6 +112,20 @@ class SplitCounts:
         """Return what has been counted in a split so far."""
         row = self._rows.get(model)
         return SplitCount() if row is None or row.number != number else SplitCount.of(row.numbers)
+
+    def note_example(self, model: str, number: int, example: BadExample) -> None:
+        """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
+        row = self._rows.get(model)
+        if row is None or row.number < number:
+            row = self._begin(model, number)
+        if row.number == number and example not in row.examples and len(row.examples) < MOST_EXAMPLES:
+            row.examples[example] = None
+            self.on_example(model, number, example)
+
+    def read_examples(self, model: str, number: int) -> tuple[BadExample, ...]:
+        """Return the examples of a split."""
+        row = self._rows.get(model)
+        return tuple(row.examples) if row is not None and row.number == number else ()
 
     def forget(self, model: str) -> None:
         """Drop the counts of a model."""
