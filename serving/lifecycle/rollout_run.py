@@ -66,7 +66,7 @@ class RolloutRun:
         """Begin a step; what is counted from now on is counted anew."""
         self.phase, self.step, self.has_passed, self.judgement = phase, step, False, BEGUN
         self.step_since, self.step_began_at = now_utc(), time.monotonic()
-        self.number = max(self.number + 1, time.time_ns() // 1000)
+        self.number = max(self.number + 1, time.monotonic_ns() // 1000)
         self.counted = NOTHING
 
     @property
