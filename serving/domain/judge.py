@@ -30,7 +30,7 @@ WORSE = (1.5, 2.0, 4.0, 8.0, 32.0)
 BETTER = (0.75, 0.5, 0.25, 0.1, 0.0)
 """What a candidate may be, in parts of `margin` or of `acceptable`."""
 LEAST_BAD = 2  # of a candidate, before it goes back: one event is an accident
-LEAST_KEYS = 3  # that these were of, where clients have keys: what one client sends says little about a version
+LEAST_CLIENTS = 3  # that had these, where clients are known: what one client sends says little about a version
 PAIRED = 0.5  # the candidate's share where both versions answer every request
 
 
@@ -57,17 +57,23 @@ class JudgeBounds:
 class Outcomes:
     """Requests that one version has answered, and how many of them went bad.
 
-    `keys` is of how many different clients the bad ones were, at least; None where clients have no keys. A sum has the
-    larger one of both, because both may be of the same clients.
+    `clients` is how many clients had bad answers that had none before, where a key keeps each client on one version;
+    None where chance decides for each request; a request without a key is a client of its own. A client that always sends what no version can answer is one piece of
+    evidence then, not one with each request: all its requests have gone to the same version by one throw of the dice.
     """
 
     answers: int = 0
     bad: int = 0
-    keys: int | None = None
+    clients: int | None = None
 
     def __add__(self, other: Outcomes) -> Outcomes:
-        keys = [each for each in (self.keys, other.keys) if each is not None]
-        return Outcomes(self.answers + other.answers, self.bad + other.bad, max(keys, default=None))
+        known = [each for each in (self.clients, other.clients) if each is not None]
+        return Outcomes(self.answers + other.answers, self.bad + other.bad, sum(known) if known else None)
+
+    @property
+    def events(self) -> int:
+        """How many bad events they are, of which each says something by itself."""
+        return self.bad if self.clients is None else self.clients
 
     @property
     def bad_share(self) -> float:
@@ -87,7 +93,9 @@ class Pace:
 class Evidence:
     """What the counts of one rollout say so far. Never changed; `add` returns the next one.
 
-    The three tuples hold the logarithms of likelihood ratios, one for each alternative.
+    The three tuples hold the logarithms of likelihood ratios, one for each alternative. `places` is how often the same
+    client may be among the `clients` of one share: as often as there are processes that count them. Comparisons are
+    weakened by that: the mean of the processes' e-values is one, too, and their geometric mean is no larger.
     """
 
     bounds: JudgeBounds
@@ -96,6 +104,7 @@ class Evidence:
     worse: tuple[float, ...] = (0.0,) * len(WORSE)
     as_good: tuple[float, ...] = (0.0,) * len(BETTER)
     rarely_bad: tuple[float, ...] = (0.0,) * len(BETTER)
+    places: int = 1
 
     def add(self, share: float, candidate: Outcomes, active: Outcomes) -> Evidence:
         """Take in what has been answered while the candidate had this share of the requests, chosen by chance.
@@ -107,9 +116,10 @@ class Evidence:
         worse, as_good = self.worse, self.as_good
         if 0.0 < share < 1.0:
             worst_fine = 1.0 + bounds.tolerance
-            worse = _add(worse, candidate.bad, active.bad, (_theta(share, r) for r in WORSE), _theta(share, worst_fine))
+            hits, misses = self._weigh(candidate), self._weigh(active)
+            worse = _add(worse, hits, misses, (_theta(share, r) for r in WORSE), _theta(share, worst_fine))
             ratios = (_theta(share, part * bounds.margin) for part in BETTER)
-            as_good = _add(as_good, candidate.bad, active.bad, ratios, _theta(share, bounds.margin))
+            as_good = _add(as_good, hits, misses, ratios, _theta(share, bounds.margin))
         shares = (part * bounds.acceptable for part in BETTER)
         rarely_bad = _add(self.rarely_bad, candidate.bad, candidate.answers - candidate.bad, shares, bounds.acceptable)
         return replace(
@@ -120,6 +130,9 @@ class Evidence:
             as_good=as_good,
             rarely_bad=rarely_bad,
         )
+
+    def _weigh(self, outcomes: Outcomes) -> float:
+        return outcomes.events if outcomes.clients is None else outcomes.clients / self.places
 
     def add_pairs(self, candidate: Outcomes, active: Outcomes) -> Evidence:
         """Take in pairs: requests that both versions have answered, as when one of them gets copies.
@@ -146,8 +159,14 @@ class Evidence:
             self.is_convincing
             and self.candidate.bad >= LEAST_BAD
             and self.candidate.bad_share > self.bounds.acceptable
-            and (self.candidate.keys is None or self.candidate.keys >= LEAST_KEYS)
+            and not self.has_few_clients
         )
+
+    @property
+    def has_few_clients(self) -> bool:
+        """Whether so few clients had bad answers of the candidate that these may be to blame."""
+        clients = self.candidate.clients
+        return clients is not None and clients < LEAST_CLIENTS * self.places
 
     @property
     def is_convincing(self) -> bool:
@@ -202,8 +221,8 @@ def _describe_doubt(evidence: Evidence) -> str:
     candidate = evidence.candidate
     if not evidence.is_convincing:
         return "neither worse nor proven good"
-    if candidate.keys is not None and candidate.keys < LEAST_KEYS:
-        return f"worse, but for {candidate.keys} of the clients only, and {LEAST_KEYS} are needed"
+    if evidence.has_few_clients:
+        return f"worse, but for fewer than {LEAST_CLIENTS} clients"
     if candidate.bad < LEAST_BAD:
         return "worse by a single answer"
     return f"worse, but for no more than the acceptable {evidence.bounds.acceptable:.3g} of its answers"
@@ -213,7 +232,9 @@ def _theta(share: float, ratio: float) -> float:
     return share * ratio / (share * ratio + 1.0 - share)
 
 
-def _add(logs: tuple[float, ...], hits: int, misses: int, chances: Iterable[float], chance: float) -> tuple[float, ...]:
+def _add(
+    logs: tuple[float, ...], hits: float, misses: float, chances: Iterable[float], chance: float
+) -> tuple[float, ...]:
     """Add the likelihood ratios of so many hits and misses, for chances of a hit against one chance."""
     found = []
     for log, other in zip(logs, chances, strict=True):

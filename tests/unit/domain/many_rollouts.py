@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.judge import BETTER, LEAST_BAD, WORSE, JudgeBounds
+from serving.domain.judge import BETTER, LEAST_BAD, LEAST_CLIENTS, WORSE, JudgeBounds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,11 +33,15 @@ class Course:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Many rollouts of one course; a row for each, a column for each bad event."""
+    """Many rollouts of one course; a row for each, a column for each bad event.
+
+    With more than one place, the events are clients that had bad answers, once in each place.
+    """
 
     share: Floats
     is_candidate: Bools
     good: Ints  # of the candidate, since the bad event before
+    places: int = 1
 
     def evidence(self, tolerance: float) -> Floats:
         """Return the evidence that the candidate is worse after each event."""
@@ -45,34 +49,35 @@ class Rollouts:
         ratios = [ratio for ratio in WORSE if ratio > 1.0 + tolerance]
         total = np.zeros(self.is_candidate.shape)
         for worse in (theta(self.share, ratio) for ratio in ratios):
-            total += np.exp(_add_up(self.is_candidate, worse, fine))
+            total += np.exp(self._add_up(worse, fine))
         return total / len(ratios)
 
     def roll_back(self, bounds: JudgeBounds) -> Bools:
         """Say after each event whether the candidate goes back then."""
         bad = np.cumsum(self.is_candidate, axis=1)
+        least = LEAST_BAD if self.places == 1 else LEAST_CLIENTS * self.places
         bad_share = bad / np.maximum(bad + np.cumsum(self.good, axis=1), 1)
         found: Bools = self.evidence(bounds.tolerance) >= 1.0 / bounds.alpha
-        return found & (bad >= LEAST_BAD) & (bad_share > bounds.acceptable)
+        return found & (bad >= least) & (bad_share > bounds.acceptable)
 
     def as_good(self, margin: float) -> Floats:
         """Return the evidence that the candidate is as good, by its ratio, after each event."""
         total = np.zeros(self.is_candidate.shape)
         for better in (theta(self.share, part * margin) for part in BETTER):
-            total += np.exp(_add_up(self.is_candidate, better, theta(self.share, margin)))
+            total += np.exp(self._add_up(better, theta(self.share, margin)))
         return total / len(BETTER)
+
+    def _add_up(self, chance: Floats, other: Floats) -> Floats:
+        """Return the logarithms of likelihood ratios after each event, limited to what a float can hold."""
+        with np.errstate(divide="ignore"):
+            hit, miss = np.log(chance / other), np.log((1.0 - chance) / (1.0 - other))
+        added = np.cumsum(np.where(self.is_candidate, hit, miss), axis=1) / self.places
+        return np.minimum(added, 300.0)
 
 
 def theta(share: Any, ratio: float) -> Any:
     """Return the chance that a bad event is the candidate's, if its requests go bad so many times more often."""
     return share * ratio / (share * ratio + 1.0 - share)
-
-
-def _add_up(is_candidate: Bools, chance: Floats, other: Floats) -> Floats:
-    """Return the logarithms of likelihood ratios after each event, limited to what a float can hold."""
-    with np.errstate(divide="ignore"):
-        hit, miss = np.log(chance / other), np.log((1.0 - chance) / (1.0 - other))
-    return np.minimum(np.cumsum(np.where(is_candidate, hit, miss), axis=1), 300.0)
 
 
 def draw_course(dice: np.random.Generator, ticks: int, load: Curve, rate: Curve, share: Curve) -> Course:

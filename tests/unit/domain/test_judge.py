@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.domain.judge import PAIRED, WORSE, Evidence, JudgeBounds, Pace, RolloutVerdict, Outcomes, judge
+from serving.domain.judge import PAIRED, WORSE, Evidence, JudgeBounds, Outcomes, Pace, RolloutVerdict, judge
 from tests.unit.domain.many_rollouts import Course, Curve, Floats, Rollouts, draw_course, draw_rollouts, theta
 
 BOUNDS = JudgeBounds()
@@ -145,19 +145,21 @@ def test_pairs_show_what_fails_for_one_side_only() -> None:
 
 def replay(rollouts: Rollouts, row: int, tell: Callable[[Evidence], float | bool], bounds: JudgeBounds) -> list[float]:
     """Return what the real code says after each bad event of one rollout."""
-    found, evidence = [], Evidence(bounds)
+    found, evidence = [], Evidence(bounds, places=rollouts.places)
     for share, is_candidate, good in zip(rollouts.share, rollouts.is_candidate[row], rollouts.good[row], strict=True):
-        candidate = Outcomes(int(good) + int(is_candidate), int(is_candidate))
-        evidence = evidence.add(float(share), candidate, Outcomes(0 if is_candidate else 1, 0 if is_candidate else 1))
+        new, old = (1, 0) if is_candidate else (0, 1)
+        known = rollouts.places > 1
+        candidate = Outcomes(int(good) + new, new, new if known else None)
+        evidence = evidence.add(float(share), candidate, Outcomes(old, old, old if known else None))
         found.append(tell(evidence))
     return found
 
 
 @pytest.mark.parametrize("kind", ["steps", "it fails while a step begins", "all but a holdback"])
-@pytest.mark.parametrize("ratio", [1.0, 3.0])
-def test_the_arrays_say_what_the_judge_says(kind: str, ratio: float) -> None:
+@pytest.mark.parametrize(("ratio", "places"), [(1.0, 1), (3.0, 1), (3.0, 2)])
+def test_the_arrays_say_what_the_judge_says(kind: str, ratio: float, places: int) -> None:
     dice = np.random.default_rng(3)
-    drawn = draw_rollouts(dice, draw_course(dice, 200, *EQUAL[kind]), 3, ratio)
+    drawn = replace(draw_rollouts(dice, draw_course(dice, 200, *EQUAL[kind]), 3, ratio), places=places)
     for row in range(3):
         real = replay(drawn, row, lambda evidence: evidence.e_value, BOUNDS)
         assert real == pytest.approx(drawn.evidence(BOUNDS.tolerance)[row].tolist())
@@ -197,18 +199,38 @@ def test_a_version_that_fails_goes_back_at_once() -> None:
 def test_a_few_clients_alone_send_nothing_back() -> None:
     """However many bad events they have."""
 
-    def judge_with(*keys: int | None) -> tuple[RolloutVerdict, str]:
-        evidence = Evidence(BOUNDS)
-        for each in keys:
-            evidence = evidence.add(0.1, Outcomes(50, 30, each), Outcomes(450, 0))
+    def judge_with(*clients: int | None, places: int = 1) -> tuple[RolloutVerdict, str]:
+        evidence = Evidence(JudgeBounds(alpha=0.1), places=places)
+        for each in clients:
+            evidence = evidence.add(0.1, Outcomes(50, 30, each), Outcomes(450, 0, None if each is None else 0))
         found = judge(evidence, PACE, 20.0, 100)
         return found.verdict, found.reason
 
     assert judge_with(2)[0] is RolloutVerdict.INCONCLUSIVE
-    assert "for 2 of the clients only, and 3 are needed" in judge_with(2)[1]
-    assert judge_with(2, 2)[0] is RolloutVerdict.INCONCLUSIVE, "these may be the same two"
-    assert judge_with(3)[0] is judge_with(1, 3, 2)[0] is RolloutVerdict.ROLLBACK
-    assert judge_with(None)[0] is RolloutVerdict.ROLLBACK, "clients have no keys"
+    assert judge_with(2)[1].startswith("worse, but for fewer than 3 clients")
+    assert judge_with(3)[0] is judge_with(1, 0, 2)[0] is RolloutVerdict.ROLLBACK
+    assert judge_with(3, places=2)[0] is RolloutVerdict.INCONCLUSIVE, "these may be the same two"
+    assert judge_with(None)[0] is RolloutVerdict.ROLLBACK, "clients are not known"
+
+
+def test_where_clients_are_known_their_number_is_compared_and_every_bad_answer_counts_for_the_share() -> None:
+    few = Evidence(BOUNDS).add(0.1, Outcomes(1000, 300, 5), Outcomes(9000, 2700, 50))
+    assert few.e_value == Evidence(BOUNDS).add(0.1, Outcomes(1000, 5), Outcomes(9000, 50)).e_value
+    assert few.rarely_bad == Evidence(BOUNDS).add(0.1, Outcomes(1000, 300), Outcomes()).rarely_bad
+    assert few.candidate.bad_share == 0.3
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize(("clients", "places"), [(10, 1), (30, 1), (300, 1), (10, 4), (100, 4)])
+def test_clients_that_are_always_bad_roll_back_as_rarely(share: float, clients: int, places: int) -> None:
+    """Each is on one version, and each process counts it once."""
+    dice = np.random.default_rng(7)
+    rows = 2000
+    is_candidate = np.tile(dice.random((rows, clients)) < share, (1, places))
+    in_turn = np.take_along_axis(is_candidate, np.argsort(dice.random(is_candidate.shape), axis=1), axis=1)
+    shares = np.full(clients * places, share)
+    found = Rollouts(shares, in_turn, np.zeros(in_turn.shape, int), places).evidence(BOUNDS.tolerance)
+    assert (found.max(axis=1) >= 1.0 / BOUNDS.alpha).sum() <= BOUNDS.alpha * rows
 
 
 def test_what_is_inconclusive_says_why() -> None:
