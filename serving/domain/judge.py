@@ -57,9 +57,10 @@ class JudgeBounds:
 class Outcomes:
     """Requests that one version has answered, and how many of them went bad.
 
-    `clients` is how many clients had bad answers that had none before, where a key keeps each client on one version;
-    None where chance decides for each request; a request without a key is a client of its own. A client that always sends what no version can answer is one piece of
-    evidence then, not one with each request: all its requests have gone to the same version by one throw of the dice.
+    `clients` is how many clients had bad answers that had none before, where a key keeps each client on one version; a
+    request without a key is a client of its own. None: chance decides for each request. A client that always sends what
+    no version can answer is one piece of evidence, not one with each request: all its requests have gone to the same
+    version by one throw of the dice.
     """
 
     answers: int = 0
@@ -69,11 +70,6 @@ class Outcomes:
     def __add__(self, other: Outcomes) -> Outcomes:
         known = [each for each in (self.clients, other.clients) if each is not None]
         return Outcomes(self.answers + other.answers, self.bad + other.bad, sum(known) if known else None)
-
-    @property
-    def events(self) -> int:
-        """How many bad events they are, of which each says something by itself."""
-        return self.bad if self.clients is None else self.clients
 
     @property
     def bad_share(self) -> float:
@@ -132,7 +128,7 @@ class Evidence:
         )
 
     def _weigh(self, outcomes: Outcomes) -> float:
-        return outcomes.events if outcomes.clients is None else outcomes.clients / self.places
+        return outcomes.bad if outcomes.clients is None else outcomes.clients / self.places
 
     def add_pairs(self, candidate: Outcomes, active: Outcomes) -> Evidence:
         """Take in pairs: requests that both versions have answered, as when one of them gets copies.

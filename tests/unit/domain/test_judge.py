@@ -209,7 +209,7 @@ def test_a_few_clients_alone_send_nothing_back() -> None:
     assert judge_with(2)[0] is RolloutVerdict.INCONCLUSIVE
     assert judge_with(2)[1].startswith("worse, but for fewer than 3 clients")
     assert judge_with(3)[0] is judge_with(1, 0, 2)[0] is RolloutVerdict.ROLLBACK
-    assert judge_with(3, places=2)[0] is RolloutVerdict.INCONCLUSIVE, "these may be the same two"
+    assert judge_with(5, places=2)[1].startswith("worse, but for fewer than 3 clients"), "some may be counted twice"
     assert judge_with(None)[0] is RolloutVerdict.ROLLBACK, "clients are not known"
 
 
