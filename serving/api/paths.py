@@ -110,7 +110,7 @@ def is_probe(method: bytes, target: bytes) -> bool:
 
 
 def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port only: calls of operators, history, rollouts, metrics, documentation."""
+    """Say whether a path belongs on the admin port only: calls of operators, history, rollouts, metrics, the docs."""
     match path.split("/"):
         case ["", "refresh" | "accept-state-loss" | "metrics"]:
             return True
