@@ -23,7 +23,9 @@ from serving.api.inflight import Inflight, Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.services import AppState
 from serving.domain.errors import BodyTooLarge, NotAcceptable, Overloaded, RequestRefused, UnsupportedMedia
+from serving.domain.rollout import BadExample
 from serving.domain.signature import Signature
+from serving.domain.text import without_values
 from serving.plane.active_reference import Role
 from serving.plane.prediction import (
     Answer,
@@ -48,6 +50,7 @@ from serving.telemetry.metrics import Metrics
 _OF_THE_EDGE = (AccessRefused, BodyTooLarge, BodyTooSlow, NotAcceptable, Overloaded, UnsupportedMedia)
 
 SLOW_SECONDS, SLOW_ROW_SECONDS = 1.0, 0.001  # rows of slower requests are not sampled
+SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
 Target = tuple[str | None, str | Role | None]
@@ -122,15 +125,17 @@ class RefusedCall(NamedTuple, Generic[Reply_co]):
 class _Respondent:
     """The version that would answer a request, set as soon as it is known.
 
-    `split` is how requests are shared at that moment, and `key` who the client is, where the answer counts for that.
+    `split` is how requests are shared at that moment, where the answer counts for that. `key` is who the client is, and
+    `is_new` whether the new version answers.
     """
 
-    __slots__ = ("key", "model", "split", "version")
+    __slots__ = ("is_new", "key", "model", "split", "version")
 
     def __init__(self) -> None:
         self.model, self.version = "", ""
         self.split: ServedSplit | None = None
         self.key: bytes | None = None
+        self.is_new = False
 
     def set(self, servable: Servable) -> None:
         """Note what answers."""
@@ -187,16 +192,18 @@ class Predictor:
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
-            status, reply = incoming.refuse(self._refusal_of(incoming.sharpen(error), incoming.names, seen))
+            refusal = self._refusal_of(incoming.sharpen(error), incoming.names, seen)
+            status, reply = incoming.refuse(refusal)
             self._metrics.traffic(seen.model, seen.version).record(status, 0, perf_counter() - started)
             if seen.split is not None and not isinstance(error, _OF_THE_EDGE):
-                self._count_in_split(seen.split, seen, is_bad=True)
+                self._count_in_split(seen.split, seen, refusal)
             return RefusedCall(reply, status, seen.model, seen.version)
         seconds = perf_counter() - started
         self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, seconds)
         if seen.split is not None:
             slo_seconds = seen.split.split.slo_seconds
-            self._count_in_split(seen.split, seen, is_bad=slo_seconds is not None and seconds > slo_seconds)
+            is_slow = slo_seconds is not None and seconds > slo_seconds
+            self._count_in_split(seen.split, seen, SLOW if is_slow else None)
         return AnsweredCall(written, seen.model, seen.version)
 
     async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
@@ -215,9 +222,9 @@ class Predictor:
     async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Respondent) -> tuple[Answer, Written]:
         size = await incoming.receive(share)
         servable, split = look_for_any(self._state, self._limits, *incoming.target())
-        seen.set(servable)
         held = take_lease(servable, self._limits) if split is None else await self._choose(split, incoming, size, seen)
         with held as servable:
+            seen.set(servable)
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
@@ -229,7 +236,7 @@ class Predictor:
         return answer, await asyncio.to_thread(call.write, answer, signature)
 
     async def _choose(self, split: ServedSplit, incoming: Incoming[Reply_co], size: int, seen: _Respondent) -> Lease:
-        """Take a lease on the version that answers while requests are shared; note it, and that the answer counts."""
+        """Take a lease on the version that answers while requests are shared, and note that its answer counts."""
         if not split.split.is_shadow:
             seen.split = split
         with split.old.lease(), split.new.lease():  # reading a large body takes a while
@@ -238,7 +245,7 @@ class Predictor:
             elif split.column is not None:
                 seen.key = await self._read_key(split.old.signature, split.column, incoming, size)
             servable = split.choose(seen.key)
-            seen.set(servable)
+            seen.is_new = servable is split.new
             return take_lease(servable, self._limits)
 
     async def _read_key(
@@ -254,9 +261,16 @@ class Predictor:
 
         return await asyncio.to_thread(read) if size > LARGE_BYTES else read()
 
-    def _count_in_split(self, split: ServedSplit, seen: _Respondent, *, is_bad: bool) -> None:
-        is_new = seen.version == split.split.new.version
-        self._metrics.count_in_split(seen.model, split.split.number, seen.key, is_new=is_new, is_bad=is_bad)
+    def _count_in_split(self, split: ServedSplit, seen: _Respondent, problem: Refusal | BadExample | None) -> None:
+        """Count an answer for the judge of the new version; `problem` is what is wrong with a bad one."""
+        model, number = seen.model, split.split.number
+        self._metrics.count_in_split(model, number, seen.key, is_new=seen.is_new, is_bad=problem is not None)
+        if problem is None or not seen.is_new:
+            return
+        if isinstance(problem, Refusal):
+            names = {feature.name for feature in split.new.signature.features}
+            problem = BadExample(status=problem.status, detail=without_values(problem.detail, names))
+        self._metrics.note_bad_answer(model, number, problem)
 
     async def _prepare(self, servable: Servable, incoming: Incoming[Reply_co], size: int) -> tuple[Call, Prepared]:
         """Read a body and prepare it for the model; slow steps share one thread, because each hop costs 0.1 ms."""
