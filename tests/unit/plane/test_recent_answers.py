@@ -45,8 +45,9 @@ async def load(scene: Scene, key: Any = ONE, signature: Signature = NUMBERS) -> 
 async def answer(scene: Scene, rows: list[Any], version: Any = ONE, method: str | None = None) -> None:
     servable = servable_of(scene, version)
     found = await execute(servable, PredictRequest(rows, method), RequestLimits())
-    assert found.batch is not None
-    servable.note(found.method, found.batch, found.prediction)
+    servable.wait -= found.rows
+    if servable.wait < 0:
+        servable.sample(found.method, found.batch, found.prediction)
 
 
 def servable_of(scene: Scene, version: Any = ONE) -> Servable:
