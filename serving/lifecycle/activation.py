@@ -113,4 +113,5 @@ class Activation:
 
 
 def _route_of(model: ModelRecord) -> Route:
-    return Route(model.active.id if model.active else None, tuple(record.id for record in model.loaded))
+    split = model.rollout.to_split() if model.rollout is not None else None
+    return Route(model.active.id if model.active else None, tuple(record.id for record in model.loaded), split)

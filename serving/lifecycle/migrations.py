@@ -41,7 +41,13 @@ def _make_tables_of_1(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id)")
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_make_tables_of_1,)  # the first leads from version 0 to version 1
+def _add_rollouts(connection: sqlite3.Connection) -> None:
+    """Add the table of rollouts, for version 2."""
+    connection.execute("CREATE TABLE rollouts (model TEXT PRIMARY KEY, document TEXT NOT NULL)")
+
+
+# the first leads from version 0 to version 1
+MIGRATIONS: Final[tuple[Migration, ...]] = (_make_tables_of_1, _add_rollouts)
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 

@@ -20,7 +20,9 @@ from serving.domain.plan import Drained, Fact, HostGone
 from serving.domain.policy import (
     Activate,
     Cancel,
+    EndArrival,
     Evaluate,
+    Introduce,
     Retire,
     Stage,
     WantedVersion,
@@ -41,6 +43,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
+from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.unfinished_copies import was_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
@@ -69,6 +72,7 @@ class ModelTable:
         executor: Executor,
         post: Callable[[WorkMessage], None],
         environments: EnvironmentWatch,
+        rollouts: Rollouts,
     ) -> None:
         self.models: dict[str, ModelRecord] = {}
         self.has_changed_cache = False
@@ -79,7 +83,8 @@ class ModelTable:
         self._decisions = history.decisions
         self._served = history.served
         self._lone = history.lone_names
-        self._input = PolicyInput(exclusion, history.decisions, settings.store.keep_warm)
+        self.rollouts = rollouts
+        self._input = PolicyInput(exclusion, history.decisions, rollouts, settings.store.keep_warm)
         self._activation = activation
         self._respawn = respawn
         self._evaluations = EvaluationRuns(
@@ -224,10 +229,10 @@ class ModelTable:
             if action is None:
                 break
             match action:
-                case Activate(loaded):
-                    self._activation.activate(model, self._loaded(model, loaded.version, loaded.digest))
-                case Retire(loaded):
-                    self._activation.retire(model, self._loaded(model, loaded.version, loaded.digest))
+                case EndArrival(reason):
+                    self.rollouts.give_up(model, reason)
+                case Activate(loaded) | Introduce(loaded) | Retire(loaded):
+                    self._change_what_answers(model, action, self._loaded(model, loaded.version, loaded.digest), now)
                 case Cancel(reason):
                     self._evaluations.cancel(model, reason)
                     break
@@ -248,6 +253,18 @@ class ModelTable:
         if not (model.listed or model.loaded or model.leaving or model.running):
             self._forget_unloaded(model)
 
+    def _change_what_answers(
+        self, model: ModelRecord, action: Activate | Introduce | Retire, record: VersionRecord, now: float
+    ) -> None:
+        match action:
+            case Activate():
+                self.rollouts.pass_on(model, record)
+                self._activation.activate(model, record)
+            case Introduce():
+                self.rollouts.begin(model, record, now)
+            case Retire():
+                self._activation.retire(model, record)
+
     def _forget_unloaded(self, model: ModelRecord) -> None:
         """Forget a model that has nothing left in the store or in memory.
 
@@ -259,13 +276,14 @@ class ModelTable:
         if is_unloaded:
             self._served.forget_active(model.name)
             self.has_changed_cache = True
+        self.rollouts.forget(model.name)
         del self.models[model.name]
         self._activation.publish(model, is_known=False)
         self._metrics.forget_model(model.name)
         self._journal.dirty.add(model.name)
 
     def _tell_problem(self, model: ModelRecord) -> None:
-        problem = self._exclusion.find_problem(model)
+        problem = self._exclusion.find_problem(model) or self.rollouts.find_problem(model)
         if problem != model.problem:
             model.problem = problem
             self._journal.dirty.add(model.name)
@@ -312,7 +330,9 @@ class ModelTable:
         return record
 
     def _has_come_to_rest(self, model: ModelRecord, now: float) -> bool:
-        if model.running is not None or self._input.aspired(model, now) is not None:
+        arriving = None if model.rollout is None else model.rollout.new
+        aspired = self.aspired(model, now)
+        if model.running is not None or (aspired is not None and aspired is not arriving):
             return False
         return self._decisions.held is not None or all(
             record.not_before <= now or record.failures > 0 or self._exclusion.is_excluded(model, record)

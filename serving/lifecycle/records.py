@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from serving.domain.artifact import Artifact
 from serving.domain.environment import OWN
@@ -17,6 +18,11 @@ from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import Candidate
 
+if TYPE_CHECKING:
+    from serving.lifecycle.rollout_run import RolloutRun
+
+LOADED = (State.READY, State.SHADOW, State.CANARY, State.ACTIVE)
+"""The states of a version that can answer."""
 HELD = "operators' decisions have been lost; it waits until that is accepted"
 
 
@@ -121,7 +127,7 @@ class VersionRecord:
                 since=self.since,
                 reason=HELD if self.is_held else self.reason,
                 retry_at=self.retry_at,
-                is_loaded=self.placement is not None and self.state in (State.READY, State.ACTIVE),
+                is_loaded=self.placement is not None and self.state in LOADED,
                 is_quarantined=is_quarantined,
                 engine=report.engine if report else None,
                 memory_bytes=report.memory_bytes if report else None,
@@ -145,7 +151,8 @@ class ModelRecord:
     `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
     most recently active first. `kept` is the version that was active before a restart, from the cache, until something
     is active. `problem` says why the model does not do what an operator has decided. `settles_at` is the monotonic time
-    at which nothing in the model's directory will have changed for the settle window.
+    at which nothing in the model's directory will have changed for the settle window. `rollout` is a version on its way
+    to take over step by step, or the part that the version before still has.
     """
 
     name: str
@@ -163,6 +170,7 @@ class ModelRecord:
     is_settled: bool = False
     wake_at: float | None = None
     settles_at: float = 0.0
+    rollout: RolloutRun | None = None
 
     def is_due(self, now: float) -> bool:
         """Whether waiting alone has changed what is to be done."""

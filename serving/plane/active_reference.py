@@ -17,6 +17,7 @@ from typing import Protocol
 
 from serving.domain.errors import NothingActive, Unavailable, UnknownModel, UnknownVersion
 from serving.plane.servable import Lease, Servable
+from serving.plane.served_split import ServedSplit
 
 MOST_LOOKS = 8  # for another one to be of use, a whole swap has to happen between two of them
 
@@ -31,11 +32,13 @@ class Role(Enum):
 class ModelReference:
     """What answers for one model: the active servable, and every loaded one by version (the active one included).
 
-    The loaded ones are in the order of their last activation.
+    The loaded ones are in the order of their last activation. `split` says how requests that name no version are shared
+    while there is a rollout.
     """
 
     active: Servable | None = None
     loaded: Mapping[str, Servable] = field(default_factory=lambda: MappingProxyType({}))
+    split: ServedSplit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ def find_in(reference: ActiveReference, model: str, version: str | Role | None =
     if found is None:
         raise UnknownModel.for_name(model)
     if version is Role.PREVIOUS:
-        standbys = [one for one in found.loaded.values() if one is not found.active]
+        arriving = None if found.split is None else found.split.new
+        standbys = [one for one in found.loaded.values() if one not in (found.active, arriving)]
         if not standbys:
             raise UnknownVersion(f"no version of '{model}' is loaded beside the active one")
         return standbys[-1]

@@ -29,6 +29,7 @@ from serving.telemetry.traffic import VersionLeases
 from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
     Accepting,
+    BadAnswer,
     Decide,
     Entries,
     Exposition,
@@ -113,7 +114,7 @@ class SharedControl:
         self._reads = ThreadPoolExecutor(READ_THREADS, "serving-read")
         self._renders = ThreadPoolExecutor(1, "serving-render")
         self._board = StatusBoard(self._publish)
-        self.service = Service(self._board, settings, self.metrics, self._make_planes, 2 * workers)
+        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers)
         self._workers = make_workers(self)
 
     def _make_planes(self, tell: Callable[[Fact], None]) -> BudgetedPlanes:
@@ -146,6 +147,8 @@ class SharedControl:
             case Accepting():
                 self._workers.note_accepting(link)
                 self._on_accepting()
+            case BadAnswer():
+                self.metrics.note_bad_answer(message.model, message.number, message.example)
             case Leaving():
                 self._workers.note_leaving(link)
             case Decide():
