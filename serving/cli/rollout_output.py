@@ -95,7 +95,7 @@ def _describe_running(status: RolloutStatus, running: RunningRollout, now: datet
         yield from _describe_shadow(running.shadow)
     for shift in sorted(running.shifts, key=lambda one: -one.effect)[:SHIFTS]:
         yield _describe_shift(shift)
-    yield from (f"bad answers: {one.count} x {one.status} {one.detail}" for one in running.examples[:EXAMPLES])
+    yield from (f"bad answer: {one.status} {one.detail}" for one in running.examples[:EXAMPLES])
 
 
 def _describe_part(phase: RolloutPhase, share: float) -> str:
@@ -142,7 +142,7 @@ def _describe_shift(shift: Shift) -> str:
 def _describe_last(last: PastRollout) -> Iterator[str]:
     reason = f": {last.reason}" if last.reason else ""
     yield f"last: {last.version} {_ENDS[last.end]} {format_time(last.at)} by {last.actor}{reason}"
-    yield from (f"  {one.count} x {one.status} {one.detail}" for one in last.examples[:EXAMPLES])
+    yield from (f"  bad answer: {one.status} {one.detail}" for one in last.examples[:EXAMPLES])
 
 
 def _describe_seconds(since: datetime, now: datetime) -> str:

@@ -51,7 +51,7 @@ def test_a_canary_is_its_share_its_verdict_its_counts_and_its_curve() -> None:
         "evidence that 4 is worse: 2.6; at 100 it goes back",
     ]
     assert lines[-2:] == [
-        "bad answers: 2 x 422 row 0: 'gold' is no category of 'tier'",
+        "bad answer: 422 row 0: feature 'tier' holds a value that was never seen",
         f"last: 2 went back 2026-11-20 12:00:00+00:00 by system: {worse}",
     ]
 
@@ -64,14 +64,16 @@ def test_the_curve_is_drawn_by_powers_of_ten_below_the_threshold() -> None:
     assert [line[:7].strip() for line in lines[:-1] if line[:7].strip()] == ["100", "10", "1", "0.1"]
     assert plot[0] == "-" * (WIDTH - 1) + "*"
     assert plot[-1].index("*") == round((WIDTH - 1) / 4)
+    assert plot[-1].count("*") > 5, "what was last known holds until there is more"
     assert all(sum(line[column] == "*" for line in plot) == 1 for column in range(WIDTH))
     assert lines[-1].split() == ["12:00:00", "12:00:04"]
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-30, 1e300, float("inf")])
-def test_a_curve_ends_at_its_frame(value: float) -> None:
+@pytest.mark.parametrize(("value", "line"), [(0.0, -2), (1e-30, -2), (1e300, 0)])
+def test_a_curve_ends_at_its_frame(value: float, line: int) -> None:
     curve = [CurvePoint(at=NOON, e_value=value, share=5.0), CurvePoint(at=LATER, e_value=1.0, share=5.0)]
     assert {len(line.rstrip()) <= WIDTH + 9 for line in draw_curve(curve, 100.0)} == {True}
+    assert "|*" in draw_curve(curve, 100.0)[line]
     assert draw_curve(curve[:1], 100.0) == []
 
 

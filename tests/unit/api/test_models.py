@@ -140,8 +140,13 @@ def test_a_rollout_is_told_with_its_counts_and_its_curve() -> None:
     assert call(app, "GET", "/models/iris").json()["rollout"] == answer
     (listed,) = call(app, "GET", "/models").json()["models"]
     assert listed["rollout"] == {
-        "version": "4", "phase": "canary", "share": 10.0, "is_held": False, "is_stopped": False,
-        "verdict": "wait", "reason": "80 of 100 requests in this step",
+        "version": "4",
+        "phase": "canary",
+        "share": 10.0,
+        "is_held": False,
+        "is_stopped": False,
+        "verdict": "wait",
+        "reason": "80 of 100 requests in this step",
     }
 
 
