@@ -294,7 +294,7 @@ def make_rollout_status() -> RolloutStatus:
                 CurvePoint(at=NOON + timedelta(seconds=30 * index), e_value=e_value, share=share)
                 for index, (e_value, share) in enumerate(curve)
             ),
-            examples=(BadExample(status=422, detail="row 0: 'gold' is no category of 'tier'", count=2),),
+            examples=(BadExample(status=422, detail="row 0: feature 'tier' holds a value that was never seen"),),
         ),
         last=PastRollout(
             version="2",

@@ -12,7 +12,7 @@ from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary, Workers
 from serving.api.services import services_of
 from serving.domain.errors import UnknownModel, UnknownVersion
-from serving.domain.rollout import RolloutStatus
+from serving.domain.rollout import RolloutStatus, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Status, VersionStatus
 from serving.domain.version import why_not_a_name
@@ -130,4 +130,5 @@ def _sandbox(status: Status) -> Sandbox | None:
 
 def _with_versions(model: ModelStatus) -> ModelVersions:
     summary = {name: getattr(model, name) for name in ModelSummary.model_fields}
-    return ModelVersions(**summary, versions=tuple(VersionSummary.of(version) for version in model.versions))
+    versions = tuple(VersionSummary.of(version) for version in model.versions)
+    return ModelVersions(**summary, rollout=RolloutSummary.of(model.rollout), versions=versions)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.domain.rollout import RolloutAction
+from serving.domain.rollout import RolloutAction, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus, WorkerStatus
@@ -65,6 +65,7 @@ class VersionSummary(JsonAnswer):
 class ModelVersions(ModelSummary):
     """One model in ``GET /models``, its versions newest first."""
 
+    rollout: RolloutSummary | None = None
     versions: tuple[VersionSummary, ...] = ()
 
 
