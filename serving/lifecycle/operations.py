@@ -140,7 +140,7 @@ class Operations:
         if record is None:
             self._refuse_unread(model, version)
             raise UnknownVersion(f"'{model.name}' has no version '{version}' (it has {_list_versions(model)})")
-        obstacle = self._exclusion.why_not_chosen(model, record)
+        obstacle = self._exclusion.why_not_pinned(model, record)
         if obstacle is not None:
             advice = f"POST /models/{model.name}/versions/{version}/release lets it be tried again"
             raise OperationRefused(f"version '{version}' cannot be pinned: {obstacle}; {advice}")
