@@ -22,7 +22,7 @@ from serving.api.dialect import Call, Dialect, Refusal, Written
 from serving.api.inflight import Inflight, Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.services import AppState
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked
 from serving.plane.prediction import (
     Answer,
     PredictRequest,
@@ -41,7 +41,7 @@ from serving.settings import ServerSettings, TokenScope
 from serving.telemetry.metrics import Metrics
 
 Reply_co = TypeVar("Reply_co", covariant=True)
-Target = tuple[str | None, str | Role | None]
+Target = tuple[str | None, Asked]
 """The model (None: the default one) and the version (None: the active one) that are asked for."""
 
 
@@ -208,7 +208,7 @@ class Predictor:
         return call, prepare(servable, call.read(servable.signature), self._limits)
 
     def _refusal_of(self, error: Exception, names: Mapping[str, str], seen: _Respondent) -> Refusal:
-        error = explain(error, self._state, names.get("model"))
+        error = explain(error, self._state, names.get("model"), names.get("label"))
         if seen.model:
             return problems.refusal_of(error, seen.model, seen.version)
         return problems.refusal_of(error, *problems.names_of(names))

@@ -32,6 +32,7 @@ others: tuple[Callable[..., None], ...] = (
     operate.history,
     operate.pin,
     operate.unpin,
+    operate.label,
     operate.rollback,
     operate.release,
     operate.unload,

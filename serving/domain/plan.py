@@ -103,12 +103,13 @@ class Split:
 class Route:
     """What answers for one model: the active version, and all loaded ones, most recently active first.
 
-    `split` is set while another version answers, too.
+    `split` is set while another version answers, too. `labels` has each label that answers, and with which version.
     """
 
     active: VersionId | None = None
     loaded: tuple[VersionId, ...] = ()
     split: Split | None = None
+    labels: tuple[tuple[str, VersionId], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,15 @@ def _make_tables_of_1(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id)")
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_make_tables_of_1,)  # the first leads from version 0 to version 1
+def _make_tables_of_labels(connection: sqlite3.Connection) -> None:
+    """Make the tables of what labels name, and of what they answered with last."""
+    key = "model TEXT NOT NULL, label TEXT NOT NULL, version TEXT NOT NULL"
+    connection.execute(f"CREATE TABLE labels ({key}, PRIMARY KEY (model, label))")
+    connection.execute(f"CREATE TABLE labelled ({key}, digest TEXT NOT NULL, PRIMARY KEY (model, label))")
+
+
+# the first leads from version 0 to version 1
+MIGRATIONS: Final[tuple[Migration, ...]] = (_make_tables_of_1, _make_tables_of_labels)
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 

@@ -38,6 +38,7 @@ from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
@@ -120,11 +121,15 @@ class ModelTable:
         for model in self.models.values():
             model.settles_at = math.inf
 
-    def restore(self, artifact: Artifact, now: float) -> None:
-        """Offer the version that was active before a restart, from the cache."""
+    def restore(self, artifact: Artifact, now: float, label: str | None = None) -> None:
+        """Offer the version that was active before a restart, or that `label` answered with, from the cache."""
         name = artifact.id.model
         model = self.models.setdefault(name, ModelRecord(name))
-        model.kept = VersionRecord(name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
+        record = VersionRecord(name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
+        if label is None:
+            model.kept = record
+        else:
+            model.kept_labelled[label] = record
         self._activation.publish(model)
         self._journal.dirty.add(name)
 
@@ -217,6 +222,7 @@ class ModelTable:
     def advance(self, model: ModelRecord, now: float) -> None:
         """Do everything that the policy asks for one model now."""
         self._blocked.pop(model.name, None)
+        self._forget_kept_labels(model)
         for record in model.loaded:
             self._respawn.advance(record, now)
         for _ in range(MAX_ACTIONS_AT_ONCE):
@@ -248,13 +254,19 @@ class ModelTable:
         if not (model.listed or model.loaded or model.leaving or model.running):
             self._forget_unloaded(model)
 
+    def _forget_kept_labels(self, model: ModelRecord) -> None:
+        """Forget the copies for labels that are gone, or answer again."""
+        labels = self._decisions.labels_of(model.name)
+        needed = labels.keys() - find_label_answers(model, labels).keys()
+        model.kept_labelled = {label: one for label, one in model.kept_labelled.items() if label in needed}
+
     def _forget_unloaded(self, model: ModelRecord) -> None:
         """Forget a model that has nothing left in the store or in memory.
 
         Unless an operator has unloaded it, its copies in the cache stay, so that it can answer again.
         """
         is_unloaded = model.name in self._decisions.unloaded and self.knows_store
-        if model.kept is not None and not is_unloaded:
+        if model.all_kept and not is_unloaded:
             return
         if is_unloaded:
             self._served.forget_active(model.name)
@@ -281,7 +293,7 @@ class ModelTable:
             one for model in self.models.values() for one in [*model.listed.values(), *model.loaded, *model.leaving]
         ]
         digests = {record.digest for record in records if record.artifact is not None and record.digest is not None}
-        return digests | {digest for _, digest in self._served.active.values()}
+        return digests | self._served.list_digests()
 
     def aspired(self, model: ModelRecord, now: float) -> VersionRecord | None:
         """Return what the policy wants active for `model`, None for what is active already."""
@@ -298,9 +310,9 @@ class ModelTable:
 
     def _record_of(self, model: ModelRecord, wanted: WantedVersion) -> VersionRecord:
         """Return the record that the policy means: the kept one, the listed one, or the loaded one."""
-        kept = model.kept
-        if kept is not None and (kept.version, kept.fingerprint) == (wanted.version, wanted.fingerprint):
-            return kept
+        for kept in model.all_kept:
+            if (kept.version, kept.fingerprint, kept.digest) == (wanted.version, wanted.fingerprint, wanted.digest):
+                return kept
         listed = model.listed.get(wanted.version)
         if listed is not None and listed.fingerprint == wanted.fingerprint:
             return listed
@@ -313,6 +325,8 @@ class ModelTable:
 
     def _has_come_to_rest(self, model: ModelRecord, now: float) -> bool:
         if model.running is not None or self._input.aspired(model, now) is not None:
+            return False
+        if self._input.is_label_missing(model, now):
             return False
         return self._decisions.held is not None or all(
             record.not_before <= now or record.failures > 0 or self._exclusion.is_excluded(model, record)

@@ -183,7 +183,8 @@ class Plane:
     def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
         active = self._servables[route.active] if route.active is not None else None
-        return ModelReference(active, MappingProxyType(loaded))
+        labels = {label: self._servables[key] for label, key in route.labels}
+        return ModelReference(active, MappingProxyType(loaded), MappingProxyType(labels))
 
     def _attach(self, engine: HostedEngine, process: Process, host: int) -> None:
         try:

@@ -1,0 +1,25 @@
+"""Which loaded version each label of a model answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from serving.lifecycle.records import ModelRecord, VersionRecord
+
+
+def find_label_answers(model: ModelRecord, labels: Mapping[str, str]) -> dict[str, VersionRecord]:
+    """Return the loaded version for each label that has one; `labels` are the versions that operators have named.
+
+    That is the named version; until it is loaded, what the label answered with before, if that is loaded. Of two
+    contents of the named version it is the one in the store, or else the active one. Reconciler thread only.
+    """
+    found = {label: _find_answer(model, label, version) for label, version in sorted(labels.items())}
+    return {label: record for label, record in found.items() if record is not None}
+
+
+def _find_answer(model: ModelRecord, label: str, version: str) -> VersionRecord | None:
+    before = model.labelled.get(label)
+    named = [record for record in model.loaded if record.version == version]
+    preferred = (model.listed.get(version), model.active, before)
+    chosen = next((record for record in preferred if record in named), None) or next(iter(named), None)
+    return chosen or (before if before in model.loaded else None)
