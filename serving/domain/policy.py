@@ -276,9 +276,13 @@ def _why_stale(
     if _is_for_label(desired, running):
         is_in_the_way = aspired is not None and not is_wanted and _is_missing(observed, aspired)
         return "what is to be active is loaded first" if is_in_the_way and running.state in _CANCELLABLE else None
-    why_gone = _why_gone(desired, running)
-    if why_gone is not None:
-        return why_gone
+    return _why_gone(desired, running) or _why_unwanted(desired, running, aspired, observed)
+
+
+def _why_unwanted(
+    desired: Desired, running: RunningCandidate, aspired: WantedVersion | None, observed: Observed
+) -> str | None:
+    is_wanted = aspired is not None and aspired.version == running.version
     is_only_hope = aspired is not None and aspired.has_failed and observed.must_leave
     if is_wanted or is_only_hope:
         return None

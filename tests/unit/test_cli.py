@@ -178,6 +178,7 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "history",
         "pin",
         "unpin",
+        "label",
         "rollback",
         "release",
         "unload",
@@ -395,6 +396,16 @@ def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) 
     [
         (["pin", "iris", "3"], ("POST", "/models/iris/pin", {"version": "3"}), "iris is pinned to 3; active: 3 (onnx)"),
         (["unpin", "iris"], ("DELETE", "/models/iris/pin", None), "iris is not pinned any more; active: 3 (onnx)"),
+        (
+            ["label", "iris", "best", "3"],
+            ("PUT", "/models/iris/labels/best", {"version": "3"}),
+            "iris: no labels",
+        ),
+        (
+            ["label", "iris", "gone", "--remove"],
+            ("DELETE", "/models/iris/labels/gone", None),
+            "iris: no labels",
+        ),
         (["rollback", "iris"], ("POST", "/models/iris/rollback", {}), "iris is rolled back; active: 3 (onnx)"),
         (
             ["rollback", "iris", "--from", "4"],
@@ -413,6 +424,13 @@ def test_an_operators_call(arguments: list[str], asked: Any, line: str, serving:
     assert serving(*arguments, "--url", server.url, **SECRET) == Done(0, f"{line}\n", "")
     assert server.asked == asked
     assert server.headers["Authorization"] == "Bearer s3cret"
+
+
+def test_labels_are_shown_without_the_admin_token(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/iris/active"] = 200, {**IRIS, "labels": {"best": "3", "old": "1"}, "problem": "x"}
+    assert serving("label", "iris", "--url", server.url).out == "iris: labels: best = 3, old = 1\niris: x\n"
+    wrong = serving("label", "iris", "best", "3", "--remove", "--url", server.url, **SECRET)
+    assert (wrong.status, "--remove goes with a label and no version" in wrong.err) == (2, True)
 
 
 def test_refresh_shows_the_models(serving: Any, server: FakeServer) -> None:

@@ -22,7 +22,9 @@ from serving.domain.decision import (
     RefreshStore,
     RefusalCause,
     ReleaseVersion,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     UnloadModel,
     UnpinModel,
 )
@@ -84,7 +86,8 @@ class Scene:
 
     def decisions(self) -> tuple[Any, ...]:
         decided = self.history.decisions
-        return {**decided.pins}, {*decided.unloaded}, {*decided.quarantine}, {*self.history.verdicts.refusals}
+        refusals = {*self.history.verdicts.refusals}
+        return {**decided.pins}, {*decided.unloaded}, {*decided.quarantine}, {**decided.labels}, refusals
 
     def entries(self) -> list[tuple[str | None, str, str, str | None]]:
         """Return what the history says, oldest first."""
@@ -121,6 +124,8 @@ ABOUT_A_MODEL: tuple[Decision, ...] = (
     ReleaseVersion("x", "1"),
     UnloadModel("x"),
     LoadModel("x"),
+    SetLabel("x", "best", "1"),
+    RemoveLabel("x", "best"),
 )
 
 
@@ -272,6 +277,8 @@ def test_while_decisions_are_lost_only_a_loaded_version_is_one_to_go_back_to(sce
     scene.history.decisions.held, scene.model.standbys = "lost", []
     assert "no other valid version" in scene.refuse(RollBackModel("m")).reason
     scene.model.standbys = [scene.standby]
+    assert "no other valid version" in scene.refuse(RollBackModel("m")).reason  # it is loaded for a label only
+    scene.standby.was_active = True
     assert scene.decide(RollBackModel("m")) is None
 
 
