@@ -21,6 +21,10 @@ state-migrated      one step to another schema is done, other steps and the comm
 state-copy          a copy of the state is written and checked, and has no name yet; OSError
 state-replaced      a damaged state is kept aside, the file that replaces it has no name yet; OSError
 respawn             a servable's host is about to be replaced
+rollout-begun       requests are shared with a new version, nothing durable may say so yet
+rollout-stepped     ... and it has a larger share
+rollout-failed      a new version has been judged worse, and nothing was done yet
+rolled-back         it is in quarantine, and the active reference still names it
 
 With several workers, in the supervisor and in the worker (those are the ones that name one worker):
 
@@ -56,6 +60,10 @@ Point = Literal[
     "state-copy",
     "state-replaced",
     "respawn",
+    "rollout-begun",
+    "rollout-stepped",
+    "rollout-failed",
+    "rolled-back",
     "worker-forked",
     "worker-loaded",
     "worker-prepared",

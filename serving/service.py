@@ -36,6 +36,7 @@ from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.proofs import digest_of_proving
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
+from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.watcher import Watcher
 from serving.settings import Settings
@@ -91,14 +92,17 @@ class Service:
         runner = CandidateRunner(self._hosts, cache, evaluation_cache, settings, plane)
         activation = Activation(plane, journal, history.decisions, history.served, metrics)
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
+        rollouts = Rollouts(
+            lambda _: settings.rollout, activation, journal, history.decisions, history.rollouts, metrics
+        )
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),
-            *(self._candidates, self._post, environments),
+            *(self._candidates, self._post, environments, rollouts),
         )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
         store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history.served, metrics)
-        operations = Operations(store_poller, model_table, exclusion, history, journal)
+        operations = Operations(store_poller, model_table, exclusion, history, journal, rollouts)
         self._reconciler = Reconciler(
             *(state, store_poller, cache, model_table, exclusion, history, journal, operations, environments),
             self._on_started,

@@ -138,10 +138,10 @@ def make_reference(**active: Servable | None) -> ActiveReference:
     return ActiveReference(MappingProxyType({name: make_model_reference(one) for name, one in active.items()}))
 
 
-def make_model_reference(active: Servable | None, *standbys: Servable, **labels: Servable) -> ModelReference:
+def make_model_reference(active: Servable | None, *standbys: Servable, **labels: Servable | None) -> ModelReference:
     """Return what answers for one model: the active servable, and those on standby, the last of them active before."""
     loaded = [*standbys, *([active] if active else [])]
-    return ModelReference(active, MappingProxyType({one.id.version: one for one in loaded}), MappingProxyType(labels))
+    return ModelReference(active, MappingProxyType({one.id.version: one for one in loaded}), None, labels)
 
 
 def make_model_status(name: str = "iris", active: str | None = "3", **labels: str) -> ModelStatus:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from serving.api.services import AppState
-from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
+from serving.domain.errors import NothingActive, UnknownModel
 from serving.domain.state import State
 from serving.domain.status import ModelStatus
-from serving.plane.active_reference import Asked, Label, find
+from serving.plane.active_reference import Asked, find
 from serving.plane.servable import Servable
 from serving.settings import TokenScope
 
@@ -17,23 +17,18 @@ def find_explained(state: AppState, model: str, version: Asked = None) -> Servab
     """Return what `serving.plane.active_reference.find` returns; its errors have the texts of `explain`."""
     try:
         return find(state, model, version)
-    except (UnknownModel, UnknownVersion, NothingActive) as error:
-        raise explain(error, state, model, version.name if isinstance(version, Label) else None) from None
+    except (UnknownModel, NothingActive) as error:
+        raise explain(error, state, model) from None
 
 
-def explain(error: Exception, state: AppState, model: str | None, label: str | None = None) -> Exception:
-    """Return an error that says whether a model is unknown, on its way, refused or unloaded; None: the default one.
-
-    The same for the version that `label` names, if that was asked for.
-    """
-    if isinstance(error, UnknownVersion):
-        return _explain_label(error, state, model, label)
+def explain(error: Exception, state: AppState, model: str | None) -> Exception:
+    """Return an error that says whether a model is unknown, on its way, refused or unloaded; None: the default one."""
     if not isinstance(error, UnknownModel | NothingActive):
         return error
     is_any = isinstance(error, NothingActive)  # what is asked for is then the only model there is, if no name is given
     known = _known_model(state, model, is_any=is_any)
     if known is not None and known.unloaded:
-        return _say_unloaded(known)
+        return NothingActive(f"'{known.name}' is unloaded; POST /v2/repository/models/{known.name}/load loads it again")
     if isinstance(error, UnknownModel) and not state.status.has_started:
         return NothingActive("the service is still starting; try again shortly")
     if known is None:
@@ -41,23 +36,6 @@ def explain(error: Exception, state: AppState, model: str | None, label: str | N
     # the reason belongs to what reading is for: it is told where reading needs no token
     why = _refusal_of(known) if state.services.access.is_open(TokenScope.READ) else None
     return NothingActive(f"'{known.name}' has no active version{why or ' yet'}; GET /models/{known.name} says why")
-
-
-def _explain_label(
-    error: UnknownVersion, state: AppState, model: str | None, label: str | None
-) -> UnknownVersion | NothingActive:
-    known = _known_model(state, model, is_any=False)
-    version = known.labels.get(label) if known is not None and label is not None else None
-    if known is None or version is None:
-        return error
-    if known.unloaded:
-        return _say_unloaded(known)
-    what = f"label '{label}' of '{known.name}' names version '{version}', which is not loaded"
-    return NothingActive(f"{what}; GET /models/{known.name} says why")
-
-
-def _say_unloaded(model: ModelStatus) -> NothingActive:
-    return NothingActive(f"'{model.name}' is unloaded; POST /v2/repository/models/{model.name}/load loads it again")
 
 
 def _known_model(state: AppState, name: str | None, *, is_any: bool) -> ModelStatus | None:

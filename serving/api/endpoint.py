@@ -103,6 +103,10 @@ class HttpRequest:
         params = {**self.names, QUERY: self._query.decode("latin-1")} if self._query else self.names
         return self._endpoint.dialect.parse(params, self._headers, self._raw)
 
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of a header."""
+        return self._headers.get(name)
+
     def seconds_left(self) -> None:
         """Return None: over HTTP clients send no deadline."""
 

@@ -15,13 +15,17 @@ from starlette.requests import ClientDisconnect
 
 from serving.api import problems
 from serving.api.absence import explain
-from serving.api.access import Access
+from serving.api.access import Access, AccessRefused
 from serving.api.answers import is_small
-from serving.api.bodies import Headers
+from serving.api.bodies import BodyTooSlow, Headers
 from serving.api.dialect import Call, Dialect, Refusal, Written
 from serving.api.inflight import Inflight, Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.services import AppState
+from serving.domain.errors import BodyTooLarge, NotAcceptable, Overloaded, RequestRefused, UnsupportedMedia
+from serving.domain.rollout import BadExample
+from serving.domain.signature import Signature
+from serving.domain.text import without_values
 from serving.plane.active_reference import Asked
 from serving.plane.prediction import (
     Answer,
@@ -31,14 +35,21 @@ from serving.plane.prediction import (
     compute,
     execute,
     execute_now,
-    hold,
-    look,
+    look_for_any,
     prepare,
     prepare_off_loop,
+    take_lease,
 )
-from serving.plane.servable import Servable
+from serving.plane.servable import Lease, Servable
+from serving.plane.served_split import ServedSplit
+from serving.rows.client_keys import find_key
 from serving.settings import ServerSettings, TokenScope
 from serving.telemetry.metrics import Metrics
+
+# Refusals that are the server's own, whichever version answers.
+_OF_THE_EDGE = (AccessRefused, BodyTooLarge, BodyTooSlow, NotAcceptable, Overloaded, UnsupportedMedia)
+
+SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
 Target = tuple[str | None, Asked]
@@ -76,6 +87,10 @@ class Incoming(Protocol[Reply_co]):
         """Parse the body; any thread, because a large one takes a while. Raises RequestRefused."""
         ...
 
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of a header, or of a key of metadata, None without one. `name` is in lower case."""
+        ...
+
     def seconds_left(self) -> float | None:
         """Return how much of the client's own deadline is left, None if it has none."""
         ...
@@ -107,12 +122,23 @@ class RefusedCall(NamedTuple, Generic[Reply_co]):
 
 
 class _Respondent:
-    """The version that would answer a request, set as soon as it is known."""
+    """The version that would answer a request, set as soon as it is known.
 
-    __slots__ = ("model", "version")
+    `split` is how requests are shared at that moment, where the answer counts for that. `key` is who the client is, and
+    `is_new` whether the new version answers.
+    """
+
+    __slots__ = ("is_new", "key", "model", "split", "version")
 
     def __init__(self) -> None:
         self.model, self.version = "", ""
+        self.split: ServedSplit | None = None
+        self.key: bytes | None = None
+        self.is_new = False
+
+    def set(self, servable: Servable) -> None:
+        """Note what answers."""
+        self.model, self.version = servable.id.model, servable.id.version
 
 
 class Predictor:
@@ -138,9 +164,9 @@ class Predictor:
         if not self._is_open:
             self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
         started = perf_counter()
-        servable = look(self._state, self._limits, *target)
-        if not servable.engine.is_immediate:
-            return None
+        servable, split = look_for_any(self._state, self._limits, *target)
+        if not servable.engine.is_immediate or (split is not None and not split.split.is_shadow):
+            return None  # a choice between two versions is made once: what follows an error here would choose again
         dialect.check_head(headers)
         call = dialect.parse(params, headers, raw)
         if call.reads_slowly or call.writes_slowly:
@@ -164,10 +190,18 @@ class Predictor:
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
-            status, reply = incoming.refuse(self._refusal_of(incoming.sharpen(error), incoming.names, seen))
+            refusal = self._refusal_of(incoming.sharpen(error), incoming.names, seen)
+            status, reply = incoming.refuse(refusal)
             self._metrics.traffic(seen.model, seen.version).record(status, 0, perf_counter() - started)
+            if seen.split is not None and not isinstance(error, _OF_THE_EDGE):
+                self._count_in_split(seen.split, seen, refusal)
             return RefusedCall(reply, status, seen.model, seen.version)
-        self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, perf_counter() - started)
+        seconds = perf_counter() - started
+        self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, seconds)
+        if seen.split is not None:
+            slo_seconds = seen.split.split.slo_seconds
+            is_slow = slo_seconds is not None and seconds > slo_seconds
+            self._count_in_split(seen.split, seen, SLOW if is_slow else None)
         return AnsweredCall(written, seen.model, seen.version)
 
     async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
@@ -184,8 +218,10 @@ class Predictor:
 
     async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Respondent) -> tuple[Answer, Written]:
         size = await incoming.receive(share)
-        with hold(self._state, self._limits, *incoming.target()) as servable:
-            seen.model, seen.version = servable.id.model, servable.id.version
+        servable, split = look_for_any(self._state, self._limits, *incoming.target())
+        seen.set(servable)
+        held = take_lease(servable, self._limits) if split is None else await self._choose(split, incoming, size, seen)
+        with held as servable:
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
@@ -193,6 +229,44 @@ class Predictor:
         if is_small(answer) and not call.writes_slowly:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
+
+    async def _choose(self, split: ServedSplit, incoming: Incoming[Reply_co], size: int, seen: _Respondent) -> Lease:
+        """Take a lease on the version that answers while requests are shared; note it, and that the answer counts."""
+        if not split.split.is_shadow:
+            seen.split = split
+        with split.old.lease(), split.new.lease():  # reading a large body takes a while
+            if split.header is not None:
+                seen.key = incoming.header(split.header)
+            elif split.column is not None:
+                seen.key = await self._read_key(split.old.signature, split.column, incoming, size)
+            servable = split.choose(seen.key)
+            seen.set(servable)
+            seen.is_new = servable is split.new
+            return take_lease(servable, self._limits)
+
+    async def _read_key(
+        self, signature: Signature, column: str, incoming: Incoming[Reply_co], size: int
+    ) -> bytes | None:
+        """Return what the first row says who the client is; None also for a body that cannot be read."""
+
+        def read() -> bytes | None:
+            try:
+                return find_key(incoming.parse().read(signature).rows, signature, column)
+            except RequestRefused:
+                return None
+
+        return await asyncio.to_thread(read) if size > LARGE_BYTES else read()
+
+    def _count_in_split(self, split: ServedSplit, seen: _Respondent, problem: Refusal | BadExample | None) -> None:
+        """Count an answer for the judge of the new version; `problem` is what is wrong with a bad one."""
+        model, number = seen.model, split.split.number
+        self._metrics.count_in_split(model, number, seen.key, is_new=seen.is_new, is_bad=problem is not None)
+        if problem is None or not seen.is_new:
+            return
+        if isinstance(problem, Refusal):
+            names = {feature.name for feature in split.new.signature.features}
+            problem = BadExample(status=problem.status, detail=without_values(problem.detail, names))
+        self._metrics.note_bad_answer(model, number, problem)
 
     async def _prepare(self, servable: Servable, incoming: Incoming[Reply_co], size: int) -> tuple[Call, Prepared]:
         """Read a body and prepare it for the model; slow steps share one thread, because each hop costs 0.1 ms."""
@@ -208,7 +282,7 @@ class Predictor:
         return call, prepare(servable, call.read(servable.signature), self._limits)
 
     def _refusal_of(self, error: Exception, names: Mapping[str, str], seen: _Respondent) -> Refusal:
-        error = explain(error, self._state, names.get("model"), names.get("label"))
+        error = explain(error, self._state, names.get("model"))
         if seen.model:
             return problems.refusal_of(error, seen.model, seen.version)
         return problems.refusal_of(error, *problems.names_of(names))

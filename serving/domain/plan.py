@@ -84,15 +84,17 @@ def place(evaluation: Evaluation, max_batch_rows: int) -> Placement:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which part of the requests that name no version another version than the active one answers.
+    """How the requests that name no version are shared between a new version and the old one.
 
-    `share` is from 0 to 1: chance decides, or the client, by what `sticky` says, ``header:X-User`` or ``field:user``.
-    With `is_shadow` the other version only gets copies, and nobody sees its answers. Answers are counted under
-    `number`, which no other split has; one that takes longer than `slo_seconds` counts as bad.
+    `share`, from 0 to 1, is the part of the new one: chance decides, or the client, by what `sticky` says:
+    ``header:X-User`` or ``field:user``. With `is_shadow` the new one only gets copies, and nobody sees its answers.
+    Answers are counted under `number`, which grows from split to split of a model; one that takes longer than
+    `slo_seconds` counts as bad.
     """
 
     number: int
-    other: VersionId
+    new: VersionId
+    old: VersionId
     share: float
     is_shadow: bool = False
     sticky: str | None = None
@@ -103,13 +105,14 @@ class Split:
 class Route:
     """What answers for one model: the active version, and all loaded ones, most recently active first.
 
-    `split` is set while another version answers, too. `labels` has each label that answers, and with which version.
+    `split` is set while another version than the active one answers, too, or gets copies. `labels` has
+    every label that is set, and the loaded version that answers for it, None if there is none.
     """
 
     active: VersionId | None = None
     loaded: tuple[VersionId, ...] = ()
     split: Split | None = None
-    labels: tuple[tuple[str, VersionId], ...] = ()
+    labels: tuple[tuple[str, VersionId | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

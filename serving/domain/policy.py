@@ -64,14 +64,29 @@ class RunningCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A new version that takes over step by step: `has_passed` when it may become active.
+
+    With `is_baking` it is active already, and the version before still answers a part. `kept` is that version.
+    """
+
+    version: str
+    digest: str
+    kept: str
+    has_passed: bool = False
+    is_baking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """Versions, newest first, and the operator's decisions: a pin, or that the model is unloaded.
 
     `kept` is the version in the cache that answered before a restart. It counts until a version is active; when it is
     excluded (in quarantine), only if no other version can answer. `removed_at` is the monotonic time from which the
-    files of the active version count as removed; 0 while they are there. `labelled` are the versions that labels name,
-    and before them those in the cache that labels answered with before a restart: they are loaded, and not activated
-    for that.
+    files of the active version count as removed; 0 while they are there. `is_gradual`: a newer version takes over step
+    by step, not at once. With `is_stopped` it does not at all until an operator says so. `labelled` are the versions
+    that labels name, and before them those in the cache that labels answered with before a restart: they are loaded,
+    and not activated for that.
     """
 
     versions: tuple[WantedVersion, ...]
@@ -79,6 +94,8 @@ class Desired:
     is_unloaded: bool = False
     kept: WantedVersion | None = None
     removed_at: float = 0.0
+    is_gradual: bool = False
+    is_stopped: bool = False
     labelled: tuple[WantedVersion, ...] = ()
 
 
@@ -90,6 +107,7 @@ class Observed:
     standbys: tuple[LoadedVersion, ...] = ()
     running: RunningCandidate | None = None
     keep_warm: int = 1
+    arrival: Arrival | None = None
 
     @property
     def must_leave(self) -> bool:
@@ -126,13 +144,27 @@ class Activate:
 
 
 @dataclass(frozen=True, slots=True)
+class Introduce:
+    """Let this loaded version take over from the active one step by step."""
+
+    loaded: LoadedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class EndArrival:
+    """The version that was taking over does so no more: something else is wanted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """Drain and unload this version: a standby, or the active one of a model that is to be unloaded."""
 
     loaded: LoadedVersion
 
 
-Action = Stage | Evaluate | Cancel | Activate | Retire
+Action = Stage | Evaluate | Cancel | Activate | Introduce | EndArrival | Retire
 
 _CANCELLABLE = frozenset({State.STAGING, State.LOADING, State.VALIDATING})
 
@@ -159,18 +191,22 @@ def choose_aspired_version(desired: Desired, observed: Observed, now: float) -> 
         if not observed.must_leave:
             return None
     found = _find_newest(desired, observed, now)
+    if found is not None and desired.is_stopped and _is_gradual(desired, observed, found):
+        found = None
     is_last = found is None and all(wanted.is_excluded or wanted.has_failed for wanted in desired.versions)
     return kept if is_last and kept is not None and _can_be_had(observed, kept, now) else found
 
 
 def choose_action(desired: Desired, observed: Observed, now: float) -> Action | None:
     """Return the next thing to do for one model, or None."""
+    arrival = observed.arrival
     if desired.is_unloaded and observed.active is not None:
-        return Retire(observed.active)
+        return EndArrival("the model is unloaded") if arrival is not None else Retire(observed.active)
     aspired = choose_aspired_version(desired, observed, now)
     better = _find_better_loaded(desired, observed, aspired)
-    if better is not None:
-        return Activate(better)
+    swap = _choose_swap(desired, observed, better)
+    if swap is not None:
+        return swap
     running = observed.running
     if running is not None:
         reason = "it is unloaded" if desired.is_unloaded else _why_stale(desired, running, aspired, observed)
@@ -189,6 +225,19 @@ def find_missing_label(desired: Desired, observed: Observed, now: float) -> Want
         return None
     due = (one for one in desired.labelled if not one.is_excluded and one.not_before <= now)
     return next((one for one in due if _is_missing(observed, one)), None)
+
+
+def _choose_swap(desired: Desired, observed: Observed, better: LoadedVersion | None) -> Action | None:
+    """Return the next step from the active version to a better one that is loaded."""
+    arrival = observed.arrival
+    reason = None if arrival is None else _why_no_arrival(desired, observed, arrival, better)
+    if reason is not None:
+        return EndArrival(reason)
+    if better is None:
+        return None
+    if not _is_gradual(desired, observed, better) or (arrival is not None and arrival.has_passed):
+        return Activate(better)
+    return Introduce(better) if arrival is None else None
 
 
 def find_wake_time(desired: Desired, now: float) -> float | None:
@@ -266,6 +315,32 @@ def _find_better_loaded(desired: Desired, observed: Observed, aspired: WantedVer
     return None
 
 
+def _is_gradual(desired: Desired, observed: Observed, one: LoadedVersion | WantedVersion) -> bool:
+    """Whether a version takes over from the active one step by step: a newer one, that nobody has chosen."""
+    active = observed.active
+    if active is None or active.must_leave or not desired.is_gradual or desired.pin is not None:
+        return False
+    return order_key(one.version) >= order_key(active.version)
+
+
+def _why_no_arrival(desired: Desired, observed: Observed, arrival: Arrival, better: LoadedVersion | None) -> str | None:
+    """Say why the version that is taking over should not any more, None if it should go on."""
+    active = observed.active
+    if arrival.is_baking:
+        if active is None or (active.version, active.digest) != (arrival.version, arrival.digest):
+            return "another version is active"
+        if better is not None:
+            return f"version '{better.version}' is wanted instead"
+        kept = next((one for one in observed.standbys if one.version == arrival.kept), None)
+        return "the version before cannot answer any more" if kept is None or kept.must_leave else None
+    if better is None:
+        pinned = desired.pin is not None
+        return f"version '{desired.pin}' is pinned" if pinned else "it may not be activated any more"
+    if (better.version, better.digest) != (arrival.version, arrival.digest):
+        return f"version '{better.version}' is wanted instead"
+    return None
+
+
 def _why_stale(
     desired: Desired, running: RunningCandidate, aspired: WantedVersion | None, observed: Observed
 ) -> str | None:
@@ -314,16 +389,17 @@ def _why_gone(desired: Desired, running: RunningCandidate) -> str | None:
 
 
 def _choose_surplus(observed: Observed, keep_warm: int | None) -> Retire | None:
-    """Return a standby to retire; `keep_warm` does not count those with labels, and None keeps none at all."""
-    active = observed.active
-    unlabelled = 0
+    """Return a standby to retire; `keep_warm` counts only what nothing else needs, and None keeps none at all."""
+    active, arrival = observed.active, observed.arrival
+    needed = () if arrival is None else (arrival.version, arrival.kept)
+    position = 0
     for loaded in observed.standbys:
-        is_replaced = active is not None and loaded.version == active.version
         if keep_warm is None or loaded.must_leave:
             return Retire(loaded)
-        if loaded.is_labelled:
+        if loaded.is_labelled or loaded.version in needed:
             continue
-        unlabelled += 1
-        if is_replaced or unlabelled > keep_warm:
+        is_replaced = active is not None and loaded.version == active.version
+        if is_replaced or position >= keep_warm:
             return Retire(loaded)
+        position += 1
     return None

@@ -46,11 +46,10 @@ class CurvePoint(Snapshot):
 
 
 class BadExample(Snapshot):
-    """One kind of bad answer of the new version: never its rows."""
+    """One kind of bad answer of the new version. `detail` says what was wrong, without any value out of its rows."""
 
     status: int
     detail: str
-    count: int = 1
 
 
 class OutputDifference(Snapshot):

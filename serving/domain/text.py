@@ -7,8 +7,12 @@ and labels of classes are data and stay as they are in JSON; in a sentence they 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
 MAX_LINE_CHARACTERS = 300
 
+_VALUES = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|[-+]?\d[\w.+-]*""")
 _PLACEHOLDER = "?"
 _CUT = "..."
 
@@ -26,6 +30,19 @@ def one_line(text: str, most_characters: int | None = MAX_LINE_CHARACTERS) -> st
     if most_characters is None or len(line) <= most_characters:
         return line
     return line[: most_characters - len(_CUT)].rstrip() + _CUT
+
+
+def without_values(detail: str, names: Collection[str], most_characters: int = 160) -> str:
+    """Return a line about what is wrong with a request, without anything that may be out of its rows.
+
+    Numbers, and quoted texts other than these `names`, become three dots. So details of one kind become equal, too.
+    """
+
+    def mask(found: re.Match[str]) -> str:
+        quoted = found[1] or found[2]
+        return found[0] if quoted is not None and quoted in names else _CUT
+
+    return one_line(_VALUES.sub(mask, detail), most_characters)
 
 
 def shorten(text: str, most_characters: int) -> str:

@@ -125,9 +125,11 @@ class Activation:
                     model.kept_labelled[label] = record.copy_kept()
 
     def _route_of(self, model: ModelRecord) -> Route:
-        labels = tuple((label, record.id) for label, record in self._answers_of(model).items())
+        answers = self._answers_of(model).items()
+        labels = tuple((label, None if record is None else record.id) for label, record in answers)
         active = model.active.id if model.active else None
-        return Route(active, tuple(record.id for record in model.loaded), labels=labels)
+        split = model.rollout.to_split() if model.rollout is not None else None
+        return Route(active, tuple(record.id for record in model.loaded), split, labels)
 
-    def _answers_of(self, model: ModelRecord) -> dict[str, VersionRecord]:
+    def _answers_of(self, model: ModelRecord) -> dict[str, VersionRecord | None]:
         return find_label_answers(model, self._decisions.labels_of(model.name))

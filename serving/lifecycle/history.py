@@ -4,6 +4,7 @@
 - `verdicts`: what the gates refused and accepted
 - `served`: what answered last, its contract and who signed it
 - `lone_names`: the version names of the contents of lone files
+- `rollouts`: how far new versions had come that take over step by step
 - `events`: what happened to every model
 
 When decisions have been lost, what was active goes on and nothing else is activated until an operator accepts that.
@@ -21,6 +22,7 @@ from serving.lifecycle.active_names import ActiveNames
 from serving.lifecycle.database import Database, Statement
 from serving.lifecycle.event_log import EventLog
 from serving.lifecycle.lone_files import LoneNames
+from serving.lifecycle.remembered_rollouts import RememberedRollouts
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.lifecycle.served_versions import ServedVersions
 from serving.lifecycle.standing_decisions import StandingDecisions
@@ -45,6 +47,7 @@ class History:
         self.decisions = StandingDecisions(self._file, self.verdicts, self._names)
         self.served = ServedVersions(self._file, self._names)
         self.lone_names = LoneNames(self._file)
+        self.rollouts = RememberedRollouts(self._file)
         self.events = EventLog(self._file, max_rows)
 
     @property
@@ -78,7 +81,7 @@ class History:
 
     def read_from(self, database: Database) -> None:
         """Read all parts from the database; raises StateUnavailable."""
-        for part in (self.decisions, self.verdicts, self.served, self.lone_names):
+        for part in (self.decisions, self.verdicts, self.served, self.lone_names, self.rollouts):
             part.read_from(database)
         if self.decisions.held is not None:
             self.served.take_names()
@@ -93,6 +96,7 @@ class History:
             *self.verdicts.list_inserts(),
             *self.served.list_inserts(),
             *self.lone_names.list_inserts(),
+            *self.rollouts.list_inserts(),
         ]
 
     def hold(self, reason: str) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from serving.lifecycle.records import ModelRecord, VersionRecord
 
 
-def find_label_answers(model: ModelRecord, labels: Mapping[str, str]) -> dict[str, VersionRecord]:
-    """Return the loaded version for each label that has one; `labels` are the versions that operators have named.
+def find_label_answers(model: ModelRecord, labels: Mapping[str, str]) -> dict[str, VersionRecord | None]:
+    """Return the loaded version that answers for each label; `labels` are the versions that operators have named.
 
     That is the named version; until it is loaded, what the label answered with before, if that is loaded. Of two
-    contents of the named version it is the one in the store, or else the active one. Reconciler thread only.
+    contents of the named version it is the one in the store, or else the active one. None: nothing answers. Reconciler
+    thread only.
     """
-    found = {label: _find_answer(model, label, version) for label, version in sorted(labels.items())}
-    return {label: record for label, record in found.items() if record is not None}
+    return {label: _find_answer(model, label, version) for label, version in sorted(labels.items())}
 
 
 def _find_answer(model: ModelRecord, label: str, version: str) -> VersionRecord | None:

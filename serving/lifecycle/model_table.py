@@ -20,7 +20,9 @@ from serving.domain.plan import Drained, Fact, HostGone
 from serving.domain.policy import (
     Activate,
     Cancel,
+    EndArrival,
     Evaluate,
+    Introduce,
     Retire,
     Stage,
     WantedVersion,
@@ -42,6 +44,7 @@ from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
+from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.unfinished_copies import was_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
@@ -70,6 +73,7 @@ class ModelTable:
         executor: Executor,
         post: Callable[[WorkMessage], None],
         environments: EnvironmentWatch,
+        rollouts: Rollouts,
     ) -> None:
         self.models: dict[str, ModelRecord] = {}
         self.has_changed_cache = False
@@ -80,7 +84,8 @@ class ModelTable:
         self._decisions = history.decisions
         self._served = history.served
         self._lone = history.lone_names
-        self._input = PolicyInput(exclusion, history.decisions, settings.store.keep_warm)
+        self.rollouts = rollouts
+        self._input = PolicyInput(exclusion, history.decisions, rollouts, settings.store.keep_warm)
         self._activation = activation
         self._respawn = respawn
         self._evaluations = EvaluationRuns(
@@ -230,10 +235,10 @@ class ModelTable:
             if action is None:
                 break
             match action:
-                case Activate(loaded):
-                    self._activation.activate(model, self._loaded(model, loaded.version, loaded.digest))
-                case Retire(loaded):
-                    self._activation.retire(model, self._loaded(model, loaded.version, loaded.digest))
+                case EndArrival(reason):
+                    self.rollouts.give_up(model, reason)
+                case Activate(loaded) | Introduce(loaded) | Retire(loaded):
+                    self._change_what_answers(model, action, self._loaded(model, loaded.version, loaded.digest), now)
                 case Cancel(reason):
                     self._evaluations.cancel(model, reason)
                     break
@@ -256,9 +261,21 @@ class ModelTable:
 
     def _forget_kept_labels(self, model: ModelRecord) -> None:
         """Forget the copies for labels that are gone, or answer again."""
-        labels = self._decisions.labels_of(model.name)
-        needed = labels.keys() - find_label_answers(model, labels).keys()
+        answers = find_label_answers(model, self._decisions.labels_of(model.name))
+        needed = {label for label, record in answers.items() if record is None}
         model.kept_labelled = {label: one for label, one in model.kept_labelled.items() if label in needed}
+
+    def _change_what_answers(
+        self, model: ModelRecord, action: Activate | Introduce | Retire, record: VersionRecord, now: float
+    ) -> None:
+        match action:
+            case Activate():
+                self.rollouts.pass_on(model, record)
+                self._activation.activate(model, record)
+            case Introduce():
+                self.rollouts.begin(model, record, now)
+            case Retire():
+                self._activation.retire(model, record)
 
     def _forget_unloaded(self, model: ModelRecord) -> None:
         """Forget a model that has nothing left in the store or in memory.
@@ -271,13 +288,14 @@ class ModelTable:
         if is_unloaded:
             self._served.forget_active(model.name)
             self.has_changed_cache = True
+        self.rollouts.forget(model.name)
         del self.models[model.name]
         self._activation.publish(model, is_known=False)
         self._metrics.forget_model(model.name)
         self._journal.dirty.add(model.name)
 
     def _tell_problem(self, model: ModelRecord) -> None:
-        problem = self._exclusion.find_problem(model)
+        problem = self._exclusion.find_problem(model) or self.rollouts.find_problem(model)
         if problem != model.problem:
             model.problem = problem
             self._journal.dirty.add(model.name)
@@ -324,7 +342,9 @@ class ModelTable:
         return record
 
     def _has_come_to_rest(self, model: ModelRecord, now: float) -> bool:
-        if model.running is not None or self._input.aspired(model, now) is not None:
+        arriving = None if model.rollout is None else model.rollout.new
+        aspired = self.aspired(model, now)
+        if model.running is not None or (aspired is not None and aspired is not arriving):
             return False
         if self._input.is_label_missing(model, now):
             return False

@@ -27,6 +27,7 @@ from serving.domain.decision import (
     UnpinModel,
 )
 from serving.domain.errors import OperationRefused, StateUnavailable, UnknownModel, UnknownVersion
+from serving.domain.rollout import RolloutAction
 from serving.domain.state import State
 from serving.domain.status import ModelSummary, Status
 from serving.domain.version import why_not_a_name
@@ -36,6 +37,7 @@ from serving.lifecycle.inbox import PendingDecision
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.snapshots import summary
 from serving.lifecycle.store_poller import StorePoller
 
@@ -50,9 +52,11 @@ class Operations:
         exclusion: Exclusion,
         history: History,
         journal: Journal,
+        rollouts: Rollouts,
     ) -> None:
         self._store_poller = store_poller
         self._model_table = model_table
+        self._rollouts = rollouts
         self._exclusion = exclusion
         self._decisions = history.decisions
         self._served = history.served
@@ -121,7 +125,7 @@ class Operations:
             case RemoveLabel():
                 self._remove_label(model, decision, actor)
             case SteerRollout():
-                raise OperationRefused(f"no version of '{model.name}' is on its way to take over")
+                self._rollouts.steer(model, decision, actor)
             case _:
                 assert_never(decision)
 
@@ -152,6 +156,9 @@ class Operations:
 
     def _roll_back(self, model: ModelRecord, decision: RollBackModel, actor: str) -> None:
         name, active, expected = model.name, model.active, decision.version
+        if model.rollout is not None and expected == model.rollout.new.version:
+            self._rollouts.steer(model, SteerRollout(name, RolloutAction.ROLLBACK, expected), actor)
+            return
         if active is None:
             raise OperationRefused(f"'{name}' has no active version to leave")
         if expected is not None and expected != active.version:

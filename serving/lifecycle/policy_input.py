@@ -19,15 +19,17 @@ from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.standing_decisions import StandingDecisions
 
 
 class PolicyInput:
     """Makes the values that the policy decides from. `keep_warm` is the setting."""
 
-    def __init__(self, exclusion: Exclusion, decisions: StandingDecisions, keep_warm: int) -> None:
+    def __init__(self, exclusion: Exclusion, decisions: StandingDecisions, rollouts: Rollouts, keep_warm: int) -> None:
         self._exclusion = exclusion
         self._decisions = decisions
+        self._rollouts = rollouts
         self._keep_warm = keep_warm
 
     def desired(self, model: ModelRecord) -> Desired:
@@ -43,8 +45,16 @@ class PolicyInput:
             versions = [one for one in versions if one.version == pin or (one.version, one.digest) in loaded]
         active = model.active
         removed_at = model.settles_at if active is not None and active.version not in model.listed else 0.0
-        is_unloaded = model.name in self._decisions.unloaded
-        return Desired(tuple(versions), pin, is_unloaded, self._kept(model), removed_at, self._labelled(model))
+        return Desired(
+            tuple(versions),
+            pin,
+            model.name in self._decisions.unloaded,
+            self._kept(model),
+            removed_at,
+            is_gradual=self._rollouts.is_gradual(model.name),
+            is_stopped=self._rollouts.is_stopped(model.name),
+            labelled=self._labelled(model),
+        )
 
     def observed(self, model: ModelRecord) -> Observed:
         """Return what is there."""
@@ -56,6 +66,7 @@ class PolicyInput:
             standbys=tuple(loaded[record] for record in model.standbys),
             running=RunningCandidate(running.version, running.fingerprint, running.state) if running else None,
             keep_warm=self._keep_warm,
+            arrival=self._rollouts.arrival(model),
         )
 
     def aspired(self, model: ModelRecord, now: float) -> WantedVersion | None:

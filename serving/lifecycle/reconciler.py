@@ -139,6 +139,7 @@ class Reconciler:
         now = time.monotonic()
         if self._store_poller.is_due(now) or any(model.is_due(now) for model in self._model_table.models.values()):
             self._look()
+        self._model_table.rollouts.look(self._model_table.models.values(), now)
         self._journal.dirty |= self._environments.find_models_to_retry(now) & self._model_table.models.keys()
         self._model_table.advance_due(time.monotonic())
         self._publish(time.monotonic())
@@ -191,7 +192,8 @@ class Reconciler:
 
     def _next_due(self) -> float:
         times = [at for model in self._model_table.models.values() if (at := model.wake_at) is not None]
-        return min([self._store_poller.next_due(), self._environments.next_due(), *times])
+        others = (self._environments.next_due(), self._model_table.rollouts.next_due())
+        return min([self._store_poller.next_due(), *others, *times])
 
     def _look(self) -> None:
         """List the store and update all models. A store that cannot be listed is not empty."""

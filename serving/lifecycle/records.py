@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from serving.domain.artifact import Artifact
 from serving.domain.environment import OWN
@@ -17,6 +18,11 @@ from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import Candidate
 
+if TYPE_CHECKING:
+    from serving.lifecycle.rollout_run import RolloutRun
+
+LOADED = (State.READY, State.SHADOW, State.CANARY, State.ACTIVE)
+"""The states of a version that can answer."""
 HELD = "operators' decisions have been lost; it waits until that is accepted"
 
 
@@ -126,7 +132,7 @@ class VersionRecord:
                 since=self.since,
                 reason=HELD if self.is_held else self.reason,
                 retry_at=self.retry_at,
-                is_loaded=self.placement is not None and self.state in (State.READY, State.ACTIVE),
+                is_loaded=self.placement is not None and self.state in LOADED,
                 is_quarantined=is_quarantined,
                 engine=report.engine if report else None,
                 memory_bytes=report.memory_bytes if report else None,
@@ -149,10 +155,11 @@ class ModelRecord:
 
     `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
     most recently active first. `kept` is the version that was active before a restart, from the cache, until something
-    is active. `labelled` has the loaded version that each label answers with; `kept_labelled` those that labels
-    answered with before a restart, from the cache, until the label answers again. `problem` says why the model does not
+    is active. `labelled` has the loaded version that answers for each label, None while none does; `kept_labelled` what
+    answered for labels before a restart, from the cache, until they answer again. `problem` says why the model does not
     do what an operator has decided. `settles_at` is the monotonic time at which nothing in the model's directory will
-    have changed for the settle window.
+    have changed for the settle window. `rollout` is a version on its way to take over step by step, or the part that
+    the version before still has.
     """
 
     name: str
@@ -165,13 +172,14 @@ class ModelRecord:
     running: VersionRecord | None = None
     candidate: Candidate | None = None
     kept: VersionRecord | None = None
-    labelled: dict[str, VersionRecord] = field(default_factory=dict)
+    labelled: dict[str, VersionRecord | None] = field(default_factory=dict)
     kept_labelled: dict[str, VersionRecord] = field(default_factory=dict)
     problem: str | None = None
     last_failure: Failure | None = None
     is_settled: bool = False
     wake_at: float | None = None
     settles_at: float = 0.0
+    rollout: RolloutRun | None = None
 
     def is_due(self, now: float) -> bool:
         """Whether waiting alone has changed what is to be done."""

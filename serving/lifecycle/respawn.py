@@ -10,13 +10,12 @@ import structlog
 
 from serving.domain.plan import Hosted, HostGone, ReplaceHost, ReportOutage
 from serving.domain.report import CandidateReport
-from serving.domain.state import State
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
 from serving.lifecycle.inbox import HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.plane_port import PlanePort
-from serving.lifecycle.records import VersionRecord
+from serving.lifecycle.records import LOADED, VersionRecord
 from serving.settings import CandidateSettings
 from serving.telemetry.metrics import Metrics
 
@@ -83,7 +82,7 @@ class Respawn:
         """Take in whether a version has another host."""
         record, command, done = message.record, message.command, message.outcome
         record.is_respawning = False
-        if record.state not in (State.READY, State.ACTIVE) or record.host > command.host:
+        if record.state not in LOADED or record.host > command.host:
             self._journal.dirty.add(record.model)  # it has been unloaded meanwhile, and perhaps loaded again
             return
         error = done.exception()

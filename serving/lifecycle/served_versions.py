@@ -90,14 +90,14 @@ class ServedVersions:
             self._file.write_later("DELETE FROM signed WHERE model = ?", id.model)
         self._file.write()
 
-    def note_labels(self, model: str, labels: Iterable[tuple[str, VersionId]]) -> None:
-        """Write what labels answer with to disk, where that has changed; others stay as they are. Blocks."""
+    def note_labels(self, model: str, labels: Iterable[tuple[str, VersionId | None]]) -> None:
+        """Write what answers for labels to disk, where that is something else than before. Blocks."""
         known = self.labelled.setdefault(model, {})
-        changed = {label: id for label, id in labels if known.get(label) != (id.version, id.digest)}
+        answering = {label: (id.version, id.digest) for label, id in labels if id is not None}
+        changed = {label: id for label, id in answering.items() if known.get(label) != id}
         for label, id in changed.items():
-            known[label] = (id.version, id.digest)
-            row = (model, label, id.version, id.digest)
-            self._file.write_later("INSERT OR REPLACE INTO labelled VALUES (?, ?, ?, ?)", *row)
+            known[label] = id
+            self._file.write_later("INSERT OR REPLACE INTO labelled VALUES (?, ?, ?, ?)", model, label, *id)
         if changed:
             self._file.write()
 

@@ -35,6 +35,7 @@ def model_status(
         warnings=_warnings(active),
         quarantined=_quarantined(model, exclusion, decisions),
         signature=active.report.signature if active and active.report else None,
+        rollout=model_table.rollouts.status(model),
         versions=tuple(record.status(is_quarantined=exclusion.is_quarantined(record)) for record in records),
     )
 

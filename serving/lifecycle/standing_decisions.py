@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from serving.domain.errors import StateUnavailable
 from serving.domain.version import VersionId
 from serving.lifecycle.active_names import ActiveNames
 from serving.lifecycle.database import Database, Statement
@@ -87,6 +88,15 @@ class StandingDecisions:
         key = (id.model, id.version, id.digest)
         self._file.write_decision([("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", key)])
         self.quarantine.add(key)
+
+    def quarantine_soon(self, id: VersionId) -> None:
+        """Never serve these bytes again, also where that cannot be written now: then it is written later."""
+        try:
+            self.quarantine_version(id)
+        except StateUnavailable:
+            key = (id.model, id.version, id.digest)
+            self._file.write_later("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", *key)
+            self.quarantine.add(key)
 
     def release(self, model: str, version: str, digest: str | None) -> None:
         """Lift the quarantine of a version and forget the verdict on `digest`.

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from serving.domain.errors import NothingActive, Unavailable, UnknownModel, UnknownVersion
 from serving.plane.servable import Lease, Servable
+from serving.plane.served_split import ServedSplit
 
 MOST_LOOKS = 8  # for another one to be of use, a whole swap has to happen between two of them
 
@@ -47,12 +48,14 @@ Asked = str | Role | Label | None
 class ModelReference:
     """What answers for one model: the active servable, and every loaded one by version (the active one included).
 
-    The loaded ones are in the order of their last activation. `labels` has those that answer for operators' labels.
+    The loaded ones are in the order of their last activation. `split` says how requests that name no version are shared
+    while there is a rollout. `labels` has what answers for each label that operators have set, None while nothing does.
     """
 
     active: Servable | None = None
     loaded: Mapping[str, Servable] = field(default_factory=lambda: MappingProxyType({}))
-    labels: Mapping[str, Servable] = field(default_factory=lambda: MappingProxyType({}))
+    split: ServedSplit | None = None
+    labels: Mapping[str, Servable | None] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def find_in(reference: ActiveReference, model: str, version: Asked = None) -> Se
 
     PREVIOUS is the loaded version that was active last before the one that is now.
 
-    Raises UnknownModel, UnknownVersion or NothingActive.
+    Raises UnknownModel, UnknownVersion or NothingActive; Unavailable for a label on a version that is not loaded.
     """
     found = reference.models.get(model)
     if found is None:
@@ -126,9 +129,10 @@ def find_in(reference: ActiveReference, model: str, version: Asked = None) -> Se
         labelled = found.labels.get(version.name)
         if labelled is not None:
             return labelled
-        version = _read_unset(version, model, found)
+        version = _read_unanswered(version, model, found)
     if version is Role.PREVIOUS:
-        standbys = [one for one in found.loaded.values() if one is not found.active]
+        arriving = None if found.split is None else found.split.new
+        standbys = [one for one in found.loaded.values() if one not in (found.active, arriving)]
         if not standbys:
             raise UnknownVersion(f"no version of '{model}' is loaded beside the active one")
         return standbys[-1]
@@ -143,12 +147,18 @@ def find_in(reference: ActiveReference, model: str, version: Asked = None) -> Se
     return found.active
 
 
-def _read_unset(label: Label, model: str, found: ModelReference) -> str | Role:
-    """Return what a label means that no loaded version has; raises UnknownVersion if it means nothing."""
+def _read_unanswered(label: Label, model: str, found: ModelReference) -> str | Role:
+    """Return what a label means that no operator has set; raises UnknownVersion if it means nothing.
+
+    Raises Unavailable for one that is set, on a version that is not loaded.
+    """
+    if label.name in found.labels:
+        what = f"label '{label.name}' of '{model}' names a version that is not loaded"
+        raise Unavailable(f"{what}; GET /models/{model} says why")
     otherwise = label.otherwise
     if otherwise is None or (isinstance(otherwise, str) and otherwise not in found.loaded):
         labels = ", ".join(found.labels) or "none"
-        raise UnknownVersion(f"'{model}' has no label {label.name[:120]!r} (labels that answer: {labels})")
+        raise UnknownVersion(f"'{model}' has no label {label.name[:120]!r} (it has: {labels})")
     return otherwise
 
 

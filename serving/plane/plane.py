@@ -37,6 +37,7 @@ from serving.plane.fair_turns import Turns
 from serving.plane.host_group import Process
 from serving.plane.hosted_engine import HostedEngine
 from serving.plane.servable import Servable
+from serving.plane.served_split import ServedSplit
 
 ATTACH_SECONDS = 10.0
 
@@ -183,8 +184,10 @@ class Plane:
     def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
         active = self._servables[route.active] if route.active is not None else None
-        labels = {label: self._servables[key] for label, key in route.labels}
-        return ModelReference(active, MappingProxyType(loaded), MappingProxyType(labels))
+        labels = {label: self._servables[key] if key is not None else None for label, key in route.labels}
+        split = route.split
+        served = None if split is None else ServedSplit(split, self._servables[split.new], self._servables[split.old])
+        return ModelReference(active, MappingProxyType(loaded), served, MappingProxyType(labels))
 
     def _attach(self, engine: HostedEngine, process: Process, host: int) -> None:
         try:

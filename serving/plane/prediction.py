@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
 from serving.domain.text import shorten
-from serving.plane.active_reference import ActiveReference, Asked, HoldsActive, find, find_in, read
+from serving.plane.active_reference import ActiveReference, Asked, HoldsActive, find_in, read
 from serving.plane.servable import Lease, Servable
+from serving.plane.served_split import ServedSplit
 from serving.rows.batch import Batch, Prediction
 from serving.rows.conversion import ManyRows, are_few, convert_rows
 from serving.rows.tables import Table
@@ -88,10 +89,15 @@ def hold(state: HoldsActive, limits: RequestLimits, model: str | None = None, ve
     Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
     `limits.max_queue` requests hold the servable already. The caller releases the lease.
     """
-    held = look(state, limits, model, version).lease()
-    if held.servable.leases > limits.max_queue:
+    return take_lease(look(state, limits, model, version), limits)
+
+
+def take_lease(servable: Servable, limits: RequestLimits) -> Lease:
+    """Take a lease on a servable that has just been looked up. Event loop thread only. Raises Overloaded as `hold`."""
+    held = servable.lease()
+    if servable.leases > limits.max_queue:
         held.release()
-        name = held.servable.id.model
+        name = servable.id.model
         raise Overloaded(f"{limits.max_queue} requests are waiting for '{name}' already; try again later")
     return held
 
@@ -101,10 +107,21 @@ def look(state: HoldsActive, limits: RequestLimits, model: str | None = None, ve
 
     Raises what `hold` raises, except Overloaded. Event loop thread only.
     """
-    if model is not None:
-        return find(state, model, version)
     reference = read(state)
-    return find_in(reference, limits.default_model or _only_model(reference), version)
+    return find_in(reference, model or limits.default_model or _only_model(reference), version)
+
+
+def look_for_any(
+    state: HoldsActive, limits: RequestLimits, model: str | None, version: Asked
+) -> tuple[Servable, ServedSplit | None]:
+    """Return the active servable, or the asked version, and how requests are shared, if this is one of those.
+
+    Both are valid until the event loop turns, and of one reference, which is read once. Raises what `look` raises.
+    """
+    reference = read(state)
+    name = model or limits.default_model or _only_model(reference)
+    servable = find_in(reference, name, version)
+    return servable, reference.models[name].split if version is None else None
 
 
 def prepare(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Prepared:

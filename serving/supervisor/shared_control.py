@@ -29,6 +29,7 @@ from serving.telemetry.traffic import VersionLeases
 from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
     Accepting,
+    BadAnswer,
     Decide,
     Entries,
     Exposition,
@@ -146,6 +147,8 @@ class SharedControl:
             case Accepting():
                 self._workers.note_accepting(link)
                 self._on_accepting()
+            case BadAnswer():
+                self.metrics.note_bad_answer(message.model, message.number, message.example)
             case Leaving():
                 self._workers.note_leaving(link)
             case Decide():

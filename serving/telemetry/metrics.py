@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.split_counts import SplitCount, SplitCounts
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -26,6 +28,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._traffic = TrafficCollector(sheet)
         self._fallbacks = FallbackCollector(sheet)
+        self._splits = SplitCounts(sheet)
         self._register_counts()
         self._gate_seconds = self._make_histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
         self._rejects = self._make_counter("serving_candidate_rejects", "Candidates refused.", ["model", "gate"])
@@ -44,6 +47,16 @@ class Metrics:
             "serving_resync_duration_seconds", "Time one look at the store took."
         )
         self._state_errors = self._make_counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
+        self._rollouts = self._make_counter("serving_rollouts", "Rollouts that have ended.", ["model", "end"])
+        names = ["model", "version"]
+        self._rollout_share = self._make_gauge("serving_rollout_share", "Percent that a new version answers.", names)
+        self._rollout_evidence = self._make_gauge(
+            "serving_rollout_e_value", "Evidence that a new version is worse; 1 / alpha is enough.", names
+        )
+        self._rollout_answers = self._make_gauge("serving_rollout_answers", "Answers since a rollout began.", names)
+        self._rollout_bad = self._make_gauge("serving_rollout_bad_answers", "Those of them that went bad.", names)
+        shown = (self._rollout_share, self._rollout_evidence, self._rollout_answers, self._rollout_bad)
+        self._rollout_gauges = shown
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
         build.labels(service_version, platform.python_version()).set(1)
 
@@ -59,6 +72,29 @@ class Metrics:
         """
         return self._traffic.of(model, version)
 
+    def count_in_split(self, model: str, number: int, key: bytes | None, *, is_new: bool, is_bad: bool) -> None:
+        """Count an answer while requests are shared between two versions, in the split with this number.
+
+        `key` is who the client is, None if that is not asked. Event loop thread only.
+        """
+        self._splits.count(model, number, key, is_new=is_new, is_bad=is_bad)
+
+    def note_bad_answer(self, model: str, number: int, example: BadExample) -> None:
+        """Keep an example of a new version's bad answers while requests are shared."""
+        self._splits.note_example(model, number, example)
+
+    def tell_bad_answers(self, tell: Callable[[str, int, BadExample], None]) -> None:
+        """Call `tell` with each example that is new here: its model and the split's number come first."""
+        self._splits.on_example = tell
+
+    def read_examples(self, model: str, number: int) -> tuple[BadExample, ...]:
+        """Return the examples of bad answers in a split."""
+        return self._splits.read_examples(model, number)
+
+    def read_split(self, model: str, number: int) -> SplitCount:
+        """Return what the whole service has counted in a split so far."""
+        return self._splits.read(model, number)
+
     def forget(self, model: str, version: str) -> None:
         """Drop the counters of a retired version, so that the number of series follows what is loaded.
 
@@ -69,9 +105,11 @@ class Metrics:
     def forget_model(self, model: str) -> None:
         """Drop every series of a model that is gone."""
         self._traffic.forget(model)
+        self._splits.forget(model)
         for metric in (self._swaps, self._last_swap, self._host_restarts, self._drain_seconds):
             metric.remove(model)
-        self._rejects.remove_by_labels({"model": model})
+        for labelled in (self._rejects, self._rollouts, *self._rollout_gauges):
+            labelled.remove_by_labels({"model": model})
 
     def record_gate(self, gate: str, seconds: float) -> None:
         """Record how long one gate took, whatever its verdict."""
@@ -93,6 +131,20 @@ class Metrics:
     def count_host_restart(self, model: str) -> None:
         """Count a host that died and was replaced."""
         self._host_restarts.labels(model).inc()
+
+    def record_rollout(self, model: str, rollout: RunningRollout) -> None:
+        """Note how far a new version is, the evidence against it, and what has gone bad on both sides."""
+        self._rollout_share.labels(model, rollout.version).set(rollout.share)
+        self._rollout_evidence.labels(model, rollout.version).set(rollout.e_value)
+        for version, count in ((rollout.version, rollout.new), (rollout.against, rollout.old)):
+            self._rollout_answers.labels(model, version).set(count.answers)
+            self._rollout_bad.labels(model, version).set(count.bad)
+
+    def count_rollout(self, model: str, end: str) -> None:
+        """Count a rollout that has ended; nothing is shown of its version any more."""
+        self._rollouts.labels(model, end).inc()
+        for gauge in self._rollout_gauges:
+            gauge.remove_by_labels({"model": model})
 
     def count_store_failure(self) -> None:
         """Count a listing of the store that failed."""
@@ -124,6 +176,9 @@ class Metrics:
 
     def _make_counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
+
+    def _make_gauge(self, name: str, documentation: str, labels: Iterable[str]) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
 
     def _make_histogram(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Histogram:
         return Histogram(name, documentation, labels, registry=self.registry, buckets=WORK_BOUNDS)

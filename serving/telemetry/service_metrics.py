@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.service_processes import ServiceProcessCollector
+from serving.telemetry.split_counts import SplitCount
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
 from serving.telemetry.traffic import VersionLeases
 
@@ -100,6 +101,10 @@ class ServiceMetrics(Metrics):
         """Return the numbers of each of these versions, empty for one of which nothing was counted."""
         found = {(one.model, one.version): one.numbers for one in self._summed.sum().traffic}
         return [found.get((model, version), ()) for version in versions]
+
+    def read_split(self, model: str, number: int) -> SplitCount:
+        """Return what all workers have counted in a split so far."""
+        return self._summed.read_split(model, number)
 
     def forget(self, model: str, version: str) -> None:
         """Drop the sums of a retired version, then have the workers drop their records."""

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from serving.telemetry import fallbacks
 from serving.telemetry.count_sheet import CountRecord, CountSheet, Key
+from serving.telemetry.split_counts import SPLIT, SplitCount, SummedSplits
 from serving.telemetry.traffic import (
     FIRST_STATUS,
     OTHER_STATUS,
@@ -93,6 +94,7 @@ class SummedTraffic(Collector):
         self._live: list[_SheetOfWorker] = []
         self._absorbed: dict[Key, SumOfRows] = {}
         self._absorbed_fallbacks: dict[str, list[float]] = {}
+        self._absorbed_splits = SummedSplits()
         self._requests: dict[int, int] = {}
         self.loaded: tuple[VersionLeases, ...] = ()
 
@@ -108,7 +110,11 @@ class SummedTraffic(Collector):
             found = next((worker for worker in self._live if worker.sheet is sheet), None)
             if found is None:
                 return
-            _add_records(self._read(found), self._absorbed, self._absorbed_fallbacks)
+            records = self._read(found)
+            _add_records(records, self._absorbed, self._absorbed_fallbacks)
+            for record in records:
+                if record.key[0] == SPLIT:
+                    self._absorbed_splits.absorb(record.key, record.numbers)
             self._requests[found.index] += found.requests
             self._live.remove(found)
         sheet.close()
@@ -123,9 +129,22 @@ class SummedTraffic(Collector):
         with self._lock:
             for key in [key for key in self._absorbed if key[: len(wanted)] == wanted]:
                 del self._absorbed[key]
+            if version is None:
+                self._absorbed_splits.forget(model)
             for worker in self._live:
                 records = self._read(worker)
                 worker.forgotten |= {record.serial for record in records if record.key[: len(wanted)] == wanted}
+
+    def read_split(self, model: str, number: int) -> SplitCount:
+        """Return what all workers have counted in a split."""
+        wanted = (SPLIT, model, str(number))
+        with self._lock:
+            found = self._absorbed_splits.get(model, number)
+            for worker in self._live:
+                for record in self._read(worker):
+                    if record.key == wanted:
+                        found += SplitCount.of(record.numbers)
+        return found
 
     def sum(self) -> Sums:
         """Return everything as it is now."""

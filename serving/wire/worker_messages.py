@@ -9,7 +9,7 @@
     StatusChange, Forget, ReportOutage  ------->
     Sync                    (question)  ------->  Synced     all that was sent before has been carried out
     ReadGauges              (question)  ------->  Gauges
-                                        <-------  HostGone, HostLeft, Drained, Leaving
+                                        <-------  HostGone, HostLeft, Drained, Leaving, BadAnswer
     Outcome                             <-------  Decide        (question)
     Entries, HistoryRefused             <-------  ReadHistory   (question)
     Exposition                          <-------  RenderMetrics (question)
@@ -44,6 +44,7 @@ from serving.domain.plan import (
     Route,
     Unload,
 )
+from serving.domain.rollout import BadExample
 from serving.domain.signature import Method, Signature
 from serving.domain.status import HistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
 from serving.domain.version import VersionId
@@ -143,6 +144,15 @@ class Accepting:
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """This worker was asked to end. It takes no connections soon, and answers what it has read."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadAnswer:
+    """A new version has given a bad answer of a kind that this worker has not told of this split yet."""
+
+    model: str
+    number: int
+    example: BadExample
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +314,7 @@ TYPES: tuple[type, ...] = (
         Sync,
         ReadGauges,
     ),
-    *(Loaded, LoadFailed, PlanPrepared, Accepting, Leaving, Drained, HostGone, HostLeft, Synced, Gauges),
+    *(Loaded, LoadFailed, PlanPrepared, Accepting, Leaving, Drained, HostGone, HostLeft, BadAnswer, Synced, Gauges),
     *(Decide, Outcome, ReadHistory, Entries, HistoryRefused, RenderMetrics, Exposition),
     *(ReadTraffic, TrafficRead, ListWorkers, WorkerList),
 )

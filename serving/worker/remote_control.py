@@ -31,6 +31,7 @@ from serving.wire.worker_messages import (
     TYPES,
     Accept,
     Accepting,
+    BadAnswer,
     Decide,
     Entries,
     Exposition,
@@ -95,6 +96,7 @@ class RemoteControl:
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
+        metrics.tell_bad_answers(lambda model, number, example: self._channel.send(BadAnswer(model, number, example)))
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
         self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
         self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)

@@ -40,12 +40,13 @@ class Inference:
 class GrpcRequest:
     """One ModelInferRequest, as `Predictor` takes it."""
 
-    __slots__ = ("_call", "_message", "_messages", "_reader", "authorization", "names")
+    __slots__ = ("_call", "_headers", "_message", "_messages", "_reader", "authorization", "names")
 
     def __init__(self, reader: MessageReader, messages: AsyncIterator[bytes], headers: Headers, call: GrpcCall) -> None:
         self._reader = reader
         self._messages = messages
         self._call = call
+        self._headers = headers
         self._message = ModelInferRequest()
         self.authorization = headers.get(b"authorization")
         self.names: Mapping[str, str] = {}
@@ -65,6 +66,10 @@ class GrpcRequest:
     def parse(self) -> Call:
         """Return how tensors become rows, and an answer a message."""
         return Call(partial(_read, self._message), partial(_write, self._message))
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the value of a key of metadata."""
+        return self._headers.get(name)
 
     def seconds_left(self) -> float | None:
         """Return how much of the client's own deadline is left, None where it has none."""

@@ -27,7 +27,14 @@ LOOK_SECONDS = 0.02
 
 _ON_ITS_WAY = (State.STAGING, State.LOADING, State.VALIDATING, State.WARMING)
 _STATES = (
-    {State.READY: "READY", State.ACTIVE: "READY", State.DRAINING: "UNLOADING", State.DISCOVERED: "UNKNOWN"}
+    {
+        State.READY: "READY",
+        State.SHADOW: "READY",
+        State.CANARY: "READY",
+        State.ACTIVE: "READY",
+        State.DRAINING: "UNLOADING",
+        State.DISCOVERED: "UNKNOWN",
+    }
     | dict.fromkeys(_ON_ITS_WAY, "LOADING")
     | dict.fromkeys((State.RETIRED, State.REJECTED, State.FAILED, State.QUARANTINED), "UNAVAILABLE")
 )

@@ -42,6 +42,8 @@ _STATES = {
     State.VALIDATING: _LOADING,
     State.WARMING: _LOADING,
     State.READY: ("AVAILABLE", "OK"),
+    State.SHADOW: ("AVAILABLE", "OK"),
+    State.CANARY: ("AVAILABLE", "OK"),
     State.ACTIVE: ("AVAILABLE", "OK"),
     State.DRAINING: ("UNLOADING", "OK"),
     State.RETIRED: ("END", "OK"),

@@ -66,7 +66,7 @@ def app_for(situation: str) -> FastAPI:
     if situation == "overloaded":
         servable.lease()
         return make_app(make_reference(iris=servable), server={"max_queue": 1})
-    labelled = ActiveReference({"iris": make_model_reference(servable, champion=servable)})
+    labelled = ActiveReference({"iris": make_model_reference(servable, champion=servable, next=None)})
     return make_app(labelled, make_status(make_model_status(champion="3", next="4")))
 
 

@@ -26,7 +26,8 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
-from serving.settings import Settings
+from serving.lifecycle.rollouts import Rollouts
+from serving.settings import RolloutSettings, Settings
 from serving.telemetry.metrics import Metrics
 from tests.fakes import NUMBERS
 from tests.unit.lifecycle.fake_plane import FakePlane
@@ -81,6 +82,7 @@ class Control:
     def __init__(self, directory: Path, **store: Any) -> None:
         settings = Settings()
         settings = settings.model_copy(update={"store": settings.store.model_copy(update=store)})
+        self.rollout = RolloutSettings()
         self.history = History(directory, "basis", 100)
         self.history.start()
         metrics, decisions, served = Metrics("0"), self.history.decisions, self.history.served
@@ -93,9 +95,11 @@ class Control:
         executor: Any = self.threads
         activation = Activation(self.plane, journal, decisions, served, metrics)
         respawn = Respawn(runner, journal, metrics, executor, self._post, self.plane, settings.candidate)
+        rollouts = Rollouts(lambda _: self.rollout, activation, journal, decisions, self.history.rollouts, metrics)
         self.table = ModelTable(
             *(settings, self.history, journal, metrics, exclusion, activation, respawn, runner, executor, self._post),
             self.environments,
+            rollouts,
         )
         self.journal = journal
         self.now = time.monotonic()

@@ -65,9 +65,9 @@ class Day:
         self.slow = self.random.choice((*WORK, None))
         self.weights = [weight * self.random.choice((0.3, 1, 3)) for weight in usual]
         self.control = Control(directory)
-        self.operations = Operations(  # no decision here is about the store
-            *(None, self.control.table, self.control.table._exclusion, self.control.history, self.control.journal)  # type: ignore[arg-type]
-        )
+        table, history, journal = self.control.table, self.control.history, self.control.journal
+        store: Any = None  # no decision here is about it
+        self.operations = Operations(store, table, table._exclusion, history, journal, table.rollouts)
         self.contents: dict[Fingerprint, str] = {}
         self.store: dict[str, dict[str, Entry]] = {name: {} for name in MODELS}
         self.hosts: dict[VersionId, int] = {}  # of what is loaded: the number of its host

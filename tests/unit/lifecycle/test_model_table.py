@@ -19,8 +19,9 @@ from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.policy_input import PolicyInput
+from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.unfinished_copies import UNFINISHED_SECONDS, list_unfinished
-from serving.settings import Settings
+from serving.settings import RolloutSettings, Settings
 from serving.telemetry.metrics import Metrics
 
 SETTLE_SECONDS = Settings().store.settle_seconds
@@ -37,11 +38,14 @@ class Scene:
         exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served, environments)
         activation = cast("Any", SimpleNamespace(publish=lambda *_, **__: None))
         nothing = cast("Any", None)
+        rollouts = Rollouts(
+            lambda _: RolloutSettings(), activation, journal, history.decisions, history.rollouts, metrics
+        )
         self.model_table = ModelTable(
             *(Settings(), history, journal, metrics, exclusion, activation, nothing, nothing, nothing, nothing),
-            environments,
+            *(environments, rollouts),
         )
-        self.input = PolicyInput(exclusion, history.decisions, keep_warm=1)
+        self.input = PolicyInput(exclusion, history.decisions, rollouts, keep_warm=1)
         self.both = (entry("2"), entry("1"))
         self.see(self.both, now=0.0)
         self.model = self.model_table.models["m"]

@@ -67,8 +67,9 @@ class Scene:
         self.looks = 0
         table = SimpleNamespace(models={"m": self.model}, advance=lambda model, _now: self.advanced.append(model.name))
         poller = SimpleNamespace(hurry=self._hurry)
+        rollouts = cast("Any", None)
         self.operations = Operations(
-            cast("Any", poller), cast("Any", table), self.exclusion, self.history, self.journal
+            cast("Any", poller), cast("Any", table), self.exclusion, self.history, self.journal, rollouts
         )
 
     def decide(self, decision: Decision) -> DecisionRefused | None:

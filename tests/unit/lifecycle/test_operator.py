@@ -81,7 +81,7 @@ class Scene:
         poller: Any = self.poller
         cache: Any = SimpleNamespace(evict=lambda _: None, artifacts=lambda _: ())
         exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served, control.environments)
-        operations = Operations(poller, control.table, exclusion, history, journal)
+        operations = Operations(poller, control.table, exclusion, history, journal, control.table.rollouts)
         self.state = SimpleNamespace(status=Status())
         self.reconciler = Reconciler(
             *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments)

@@ -1,0 +1,183 @@
+"""One rollout under way, as control keeps it. Reconciler thread only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from serving.domain.judge import Bounds, Count, Evidence, Judgement, Pace, Verdict, judge
+from serving.domain.plan import Split
+from serving.domain.rollout import (
+    AnswerCount,
+    BadExample,
+    CurvePoint,
+    PastRollout,
+    RolloutEnd,
+    RolloutPhase,
+    RunningRollout,
+)
+from serving.lifecycle.records import VersionRecord, now_utc
+from serving.settings import RolloutSettings
+from serving.telemetry.split_counts import SplitCount
+
+MOST_POINTS = 120
+NOTHING = SplitCount()
+BEGUN = Judgement(Verdict.WAIT, "it has just begun")
+SHADOW_SHARE = 0.5  # both answer every request: who has a bad answer is as good as tossed by a coin, if they are equal
+
+
+@dataclass(eq=False, slots=True)
+class RolloutRun:
+    """A new version beside the old one. `step` counts from 1. `step_began_at` and `remembered_at` are monotonic.
+
+    `has_passed`: it may become active. `counted` is what has been counted under the number of the present split.
+    """
+
+    new: VersionRecord
+    old: VersionRecord
+    settings: RolloutSettings
+    phase: RolloutPhase
+    step: int
+    since: datetime
+    evidence: Evidence
+    number: int = 0
+    remembered_at: float = 0.0
+    is_held: bool = False
+    has_passed: bool = False
+    step_since: datetime = field(default_factory=now_utc)
+    step_began_at: float = field(default_factory=time.monotonic)
+    counted: SplitCount = NOTHING
+    judgement: Judgement = BEGUN
+    curve: list[CurvePoint] = field(default_factory=list)
+    examples: tuple[BadExample, ...] = ()
+
+    @classmethod
+    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings) -> RolloutRun:
+        """Return a rollout at its beginning."""
+        phase = RolloutPhase.SHADOW if settings.strategy == "shadow" else RolloutPhase.CANARY
+        bounds = Bounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
+        run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds))
+        run.enter(phase, 1)
+        return run
+
+    def enter(self, phase: RolloutPhase, step: int) -> None:
+        """Begin a step; what is counted from now on is counted anew."""
+        self.phase, self.step, self.has_passed, self.judgement = phase, step, False, BEGUN
+        self.step_since, self.step_began_at = now_utc(), time.monotonic()
+        self.number = max(self.number + 1, time.time_ns() // 1000)
+        self.counted = NOTHING
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are in this phase."""
+        return len(self.settings.steps) if self.phase is RolloutPhase.CANARY else 1
+
+    @property
+    def share(self) -> float:
+        """The part of the requests that the new version answers, from 0 to 1."""
+        match self.phase:
+            case RolloutPhase.SHADOW:
+                return 0.0
+            case RolloutPhase.CANARY:
+                return self.settings.steps[self.step - 1] / 100.0
+            case RolloutPhase.BAKE:
+                return 1.0 - self.settings.holdback / 100.0
+
+    def to_split(self) -> Split:
+        """Return how requests are shared now."""
+        return Split(
+            number=self.number,
+            new=self.new.id,
+            old=self.old.id,
+            share=self.share,
+            is_shadow=self.phase is RolloutPhase.SHADOW,
+            sticky=self.settings.sticky,
+            slo_seconds=self.settings.slo_seconds,
+        )
+
+    def take(self, count: SplitCount) -> bool:
+        """Take in what has been counted in the present split so far; returns whether there is anything new."""
+        before, self.counted = self.counted, count
+        new = Count(count.new - before.new, count.new_bad - before.new_bad)
+        old = Count(count.old - before.old, count.old_bad - before.old_bad)
+        if not new.answers and not old.answers:
+            return False
+        share = SHADOW_SHARE if self.phase is RolloutPhase.SHADOW else self.share
+        self.evidence = self.evidence.add(share, new, old)
+        return True
+
+    def judge(self, now: float) -> Judgement:
+        """Return what the judge says at this monotonic time, and keep it."""
+        is_baking = self.phase is RolloutPhase.BAKE
+        seconds = self.settings.bake_seconds if is_baking else self.settings.step_seconds
+        pace = Pace(seconds, 0 if is_baking else self.settings.min_requests)
+        self.judgement = judge(self.evidence, pace, now - self.step_began_at, self.counted.new)
+        return self.judgement
+
+    def draw(self) -> None:
+        """Add a point to the curve; of many, every second one is kept."""
+        if len(self.curve) >= MOST_POINTS:
+            del self.curve[1::2]
+        self.curve.append(CurvePoint(at=now_utc(), e_value=_shown(self.evidence), share=self.shown_share))
+
+    @property
+    def shown_share(self) -> float:
+        """The share in percent."""
+        return round(100.0 * self.share, 6)
+
+    def to_status(self) -> RunningRollout:
+        """Return what is shown of it."""
+        new, old = _counts(self.evidence)
+        return RunningRollout(
+            version=self.new.version,
+            against=self.old.version,
+            phase=self.phase,
+            step=self.step,
+            steps=self.steps,
+            share=self.shown_share,
+            since=self.since,
+            step_since=self.step_since,
+            is_held=self.is_held,
+            observe=self.settings.observe,
+            verdict=self.judgement.verdict,
+            reason=self.judgement.reason,
+            e_value=_shown(self.evidence),
+            threshold=1.0 / self.settings.alpha,
+            new=new,
+            old=old,
+            curve=tuple(self.curve),
+            examples=self.examples,
+        )
+
+    def to_past(self, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
+        """Return what is remembered of it when it has ended."""
+        new, old = _counts(self.evidence)
+        return PastRollout(
+            version=self.new.version,
+            end=end,
+            at=now_utc(),
+            reason=reason,
+            actor=actor,
+            e_value=_shown(self.evidence),
+            new=new,
+            old=old,
+            examples=self.examples,
+        )
+
+
+def _counts(evidence: Evidence) -> tuple[AnswerCount, AnswerCount]:
+    return (
+        AnswerCount(answers=evidence.candidate.answers, bad=evidence.candidate.bad),
+        AnswerCount(answers=evidence.active.answers, bad=evidence.active.bad),
+    )
+
+
+def _shown(evidence: Evidence) -> float:
+    """Return the e-value, not above what JSON has."""
+    return min(evidence.e_value, 1e300)
+
+
+SettingsOf = Callable[[str], RolloutSettings]
+"""Returns how versions of a model take over."""

@@ -1,0 +1,344 @@
+"""Rollouts: a new version takes over from the active one step by step, is judged on the way, and goes back by itself.
+
+The policy says when one begins and when it is not wanted any more. In between `look` takes in what has been counted,
+asks the judge, and does what he says. Reconciler thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import structlog
+
+from serving.domain.decision import SteerRollout
+from serving.domain.errors import OperationRefused
+from serving.domain.judge import Verdict
+from serving.domain.policy import Arrival
+from serving.domain.rollout import RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
+from serving.domain.state import State
+from serving.domain.status import Failure
+from serving.failpoints import reach
+from serving.lifecycle.activation import Activation
+from serving.lifecycle.journal import Journal
+from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
+from serving.lifecycle.rollout_run import RolloutRun, SettingsOf
+from serving.lifecycle.standing_decisions import StandingDecisions
+from serving.telemetry.metrics import Metrics
+
+LOOK_SECONDS = 0.5
+MOST_EXAMPLES = 8
+REMEMBER_SECONDS = 5.0  # how much evidence a restart may lose
+MOST_ROLLBACKS = 2  # in a row, until no other version is tried before an operator says so
+JUDGE = "judge"
+GATE = "rollout"
+
+log = structlog.get_logger("serving.rollout")
+
+
+class Rollouts:
+    """All rollouts under way, each kept in its model's record. `settings_of` says how a model's versions take over."""
+
+    def __init__(
+        self,
+        settings_of: SettingsOf,
+        activation: Activation,
+        journal: Journal,
+        decisions: StandingDecisions,
+        remembered: RememberedRollouts,
+        metrics: Metrics,
+    ) -> None:
+        self.settings_of = settings_of
+        self._activation = activation
+        self._journal = journal
+        self._decisions = decisions
+        self._remembered = remembered
+        self._metrics = metrics
+        self._next_look = math.inf
+
+    # --- what the policy asks, and is told ---------------------------------------------------------------------------
+
+    def is_gradual(self, model: str) -> bool:
+        """Whether a newer version of a model takes over step by step."""
+        return self.settings_of(model).strategy != "swap"
+
+    def is_stopped(self, model: str) -> bool:
+        """Whether no other version takes over until an operator says so."""
+        return self._remembered.get(model).is_stopped
+
+    def arrival(self, model: ModelRecord) -> Arrival | None:
+        """Return what the policy has to know of a rollout, None if there is none."""
+        run = model.rollout
+        if run is None:
+            return None
+        is_baking = run.phase is RolloutPhase.BAKE
+        return Arrival(run.new.version, run.new.digest or "", run.old.version, run.has_passed, is_baking)
+
+    def begin(self, model: ModelRecord, record: VersionRecord, now: float) -> None:
+        """Let `record`, a standby, begin to take over from the active version: from where it was before a restart."""
+        active = model.active
+        assert active is not None
+        run = RolloutRun.begin(record, active, self.settings_of(model.name))
+        before = self._remembered.get(model.name).running
+        if before is not None and (before.digest, before.kept_digest) == (record.digest, active.digest):
+            _resume(run, before)
+        self._journal.move(record, State(run.phase.value.upper()), _describe(run))
+        self._go_on(model, run)
+        reach("rollout-begun")
+        self._next_look = min(self._next_look, now + LOOK_SECONDS)
+
+    def pass_on(self, model: ModelRecord, record: VersionRecord) -> None:
+        """Note that `record` is about to become active. The old version keeps a part for a while, if that is set."""
+        run = model.rollout
+        if run is None:
+            return
+        if record is not run.new:
+            self._end(model, run, RolloutEnd.SUPERSEDED, f"version '{record.version}' takes over", JUDGE)
+            return
+        has_holdback = run.settings.holdback > 0 and run.settings.bake_seconds > 0
+        if run.has_passed and has_holdback and not run.is_held and not run.old.is_copy_lost:
+            run.enter(RolloutPhase.BAKE, 1)
+            self._remember(model, run)
+        else:
+            reason = run.judgement.reason if run.has_passed else "it is pinned, or the version before cannot answer"
+            self._end(model, run, RolloutEnd.PROMOTED, reason, JUDGE)
+
+    def give_up(self, model: ModelRecord, reason: str) -> None:
+        """End a rollout because something else is wanted. One that was active already has passed."""
+        run = model.rollout
+        assert run is not None
+        is_baking = run.phase is RolloutPhase.BAKE
+        self._end(model, run, RolloutEnd.PROMOTED if is_baking else RolloutEnd.SUPERSEDED, reason, JUDGE)
+
+    # --- looking at what has been counted ----------------------------------------------------------------------------
+
+    def next_due(self) -> float:
+        """Return when `look` wants to be called again (monotonic); infinity while there is no rollout."""
+        return self._next_look
+
+    def look(self, models: Iterable[ModelRecord], now: float) -> None:
+        """Judge every rollout under way, if it is time, and do what follows."""
+        if now < self._next_look:
+            return
+        self._next_look = math.inf
+        for model in models:
+            if model.rollout is not None:
+                self._look_at(model, model.rollout, now)
+            if model.rollout is not None:
+                self._next_look = now + LOOK_SECONDS
+
+    def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+        before = run.judgement
+        has_news = run.take(self._metrics.read_split(model.name, run.number))
+        judgement = run.judge(now)
+        found = self._metrics.read_examples(model.name, run.number)
+        run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
+        if has_news:
+            run.draw()
+            if now >= run.remembered_at + REMEMBER_SECONDS:
+                run.remembered_at = now
+                self._remember(model, run)
+        if has_news or judgement != before:
+            self._journal.dirty.add(model.name)
+            self._metrics.record_rollout(model.name, run.to_status())
+        if judgement.verdict is not before.verdict and judgement.verdict is not Verdict.WAIT:
+            self._tell_verdict(model, run)
+        if run.is_held or run.settings.observe or run.has_passed:
+            return
+        match judgement.verdict:
+            case Verdict.ROLLBACK:
+                self._roll_back(model, run, judgement.reason, JUDGE)
+            case Verdict.PROMOTE:
+                self._advance(model, run, judgement.reason)
+            case Verdict.INCONCLUSIVE:
+                self._settle(model, run, judgement.reason)
+
+    def _tell_verdict(self, model: ModelRecord, run: RolloutRun) -> None:
+        write = log.warning if run.judgement.verdict is not Verdict.PROMOTE else log.info
+        write(
+            "rollout_judged",
+            model=model.name,
+            version=run.new.version,
+            phase=run.phase.value,
+            share=run.shown_share,
+            verdict=run.judgement.verdict.value,
+            reason=run.judgement.reason,
+            effect=_effect(run),
+        )
+
+    def _settle(self, model: ModelRecord, run: RolloutRun, reason: str) -> None:
+        """Do what is set for a step that is over while nothing is proven. A version that is active stays so."""
+        if run.phase is RolloutPhase.BAKE or run.settings.on_inconclusive == "promote":
+            self._advance(model, run, reason)
+        elif run.settings.on_inconclusive == "rollback":
+            self._roll_back(model, run, reason, JUDGE)
+
+    def _advance(self, model: ModelRecord, run: RolloutRun, reason: str) -> None:
+        if run.phase is RolloutPhase.BAKE:
+            self._end(model, run, RolloutEnd.PROMOTED, reason, JUDGE)
+            self._activation.publish_standbys(model)
+        elif run.step < run.steps:
+            run.enter(run.phase, run.step + 1)
+            self._journal.operator(model, GATE, JUDGE, run.new.version, f"{_describe(run)}: {reason}")
+            self._go_on(model, run)
+            reach("rollout-stepped")
+        else:
+            run.has_passed = True
+            self._journal.dirty.add(model.name)
+
+    # --- what operators do -------------------------------------------------------------------------------------------
+
+    def steer(self, model: ModelRecord, decision: SteerRollout, actor: str) -> None:
+        """Carry out an operator's word. Raises OperationRefused, and StateUnavailable; then nothing has changed."""
+        run = model.rollout
+        if run is None:
+            self._steer_none(model, decision, actor)
+            return
+        if decision.version is not None and decision.version != run.new.version:
+            raise OperationRefused(
+                f"version '{run.new.version}' of '{model.name}' is on its way, not '{decision.version}'; "
+                "nothing was changed"
+            )
+        match decision.action:
+            case RolloutAction.PROMOTE:
+                self._promote(model, run, actor)
+            case RolloutAction.ROLLBACK:
+                self._decisions.quarantine_version(run.new.id)
+                self._roll_back(model, run, f"rolled back by {actor}", actor)
+            case RolloutAction.HOLD | RolloutAction.RESUME:
+                is_held = decision.action is RolloutAction.HOLD
+                if is_held != run.is_held:
+                    self._remembered.decide(model.name, self._to_remember(model, run, is_held=is_held))
+                    run.is_held = is_held
+                    self._journal.operator(model, GATE, actor, run.new.version, decision.action.value)
+
+    def _steer_none(self, model: ModelRecord, decision: SteerRollout, actor: str) -> None:
+        """Do what can be done where no rollout is under way, or refuse it; what has been done already is success."""
+        known = self._remembered.get(model.name)
+        ended = {RolloutAction.PROMOTE: RolloutEnd.PROMOTED, RolloutAction.ROLLBACK: RolloutEnd.ROLLED_BACK}
+        last = known.last
+        if last is not None and decision.version == last.version and ended.get(decision.action) is last.end:
+            return
+        if decision.action is RolloutAction.RESUME and known.is_stopped:
+            self._remembered.decide(model.name, replace(known, is_stopped=False, rollbacks=0))
+            self._journal.operator(model, GATE, actor, None, "resume")
+            return
+        advice = "; 'serving rollback' leaves the active version" if decision.action is RolloutAction.ROLLBACK else ""
+        stopped = f"; {_stopped(model.name)}" if known.is_stopped else ""
+        raise OperationRefused(f"no version of '{model.name}' is on its way to take over{advice}{stopped}")
+
+    def _promote(self, model: ModelRecord, run: RolloutRun, actor: str) -> None:
+        """Let the new version answer everything from now on: an operator's word needs no proof."""
+        run.judgement = replace(run.judgement, reason=f"promoted by {actor}")
+        is_baking = run.phase is RolloutPhase.BAKE
+        self._end(model, run, RolloutEnd.PROMOTED, run.judgement.reason, actor)
+        if not is_baking:
+            self._activation.activate(model, run.new)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _roll_back(self, model: ModelRecord, run: RolloutRun, reason: str, actor: str) -> None:
+        """Take the new version back, and never serve its bytes again until they are released."""
+        reach("rollout-failed")
+        if actor == JUDGE:
+            self._decisions.quarantine_soon(run.new.id)
+        model.last_failure = Failure(version=run.new.version, gate=GATE, reason=reason, at=now_utc())
+        write = log.error if actor == JUDGE else log.info
+        examples = [one.model_dump() for one in run.examples]
+        write("rolled_back", model=model.name, version=run.new.version, actor=actor, reason=reason, examples=examples)
+        self._end(model, run, RolloutEnd.ROLLED_BACK, reason, actor)
+        reach("rolled-back")
+
+    def _end(self, model: ModelRecord, run: RolloutRun, end: RolloutEnd, reason: str, actor: str) -> None:
+        """Forget a rollout. The plan without it is published with the next step of the model."""
+        model.rollout = None
+        known = self._remembered.get(model.name)
+        rollbacks, is_stopped = known.rollbacks, known.is_stopped
+        if end is RolloutEnd.PROMOTED or actor != JUDGE:
+            rollbacks = 0
+        elif end is RolloutEnd.ROLLED_BACK:
+            rollbacks += 1
+            is_stopped = rollbacks >= MOST_ROLLBACKS
+        last = run.to_past(end, reason, actor)
+        self._remembered.note(model.name, RememberedRollout(None, last, rollbacks, is_stopped))
+        if is_stopped and not known.is_stopped:
+            log.error("rollouts_stopped", model=model.name, reason=_stopped(model.name))
+        self._journal.operator(model, GATE, actor, run.new.version, f"{end.value}: {reason}")
+        if run.new.state in (State.CANARY, State.SHADOW) and end is not RolloutEnd.PROMOTED:
+            self._journal.move(run.new, State.READY, f"{end.value}: {reason}")
+        self._metrics.count_rollout(model.name, end.value)
+
+    def _go_on(self, model: ModelRecord, run: RolloutRun) -> None:
+        model.rollout = run
+        self._remember(model, run)
+        self._activation.publish(model)
+        self._journal.dirty.add(model.name)
+        self._metrics.record_rollout(model.name, run.to_status())
+
+    def _remember(self, model: ModelRecord, run: RolloutRun) -> None:
+        self._remembered.note(model.name, self._to_remember(model, run, is_held=run.is_held))
+
+    def _to_remember(self, model: ModelRecord, run: RolloutRun, *, is_held: bool) -> RememberedRollout:
+        running = RememberedRun(
+            version=run.new.version,
+            digest=run.new.id.digest,
+            kept=run.old.version,
+            kept_digest=run.old.id.digest,
+            phase=run.phase,
+            step=run.step,
+            since=run.since,
+            is_held=is_held,
+            evidence=run.evidence,
+        )
+        return replace(self._remembered.get(model.name), running=running)
+
+    # --- what is shown -----------------------------------------------------------------------------------------------
+
+    def find_problem(self, model: ModelRecord) -> str | None:
+        """Return one line that says why no other version takes over, None if one would."""
+        return _stopped(model.name) if self.is_stopped(model.name) else None
+
+    def status(self, model: ModelRecord) -> RolloutStatus | None:
+        """Return what is shown; None for a model whose versions take over at once, and ever did."""
+        known, strategy = self._remembered.get(model.name), self.settings_of(model.name).strategy
+        if strategy == "swap" and known == RememberedRollout():
+            return None
+        running = None if model.rollout is None else model.rollout.to_status()
+        return RolloutStatus(
+            model=model.name, strategy=strategy, running=running, last=known.last, is_stopped=known.is_stopped
+        )
+
+    def forget(self, model: str) -> None:
+        """Forget a model that is gone."""
+        self._remembered.forget(model)
+
+
+def _resume(run: RolloutRun, before: RememberedRun) -> None:
+    """Go on from where a rollout was before a restart: in its step, which begins anew, on the same evidence."""
+    run.since, run.is_held = before.since, before.is_held
+    if before.phase is run.phase:
+        run.step = min(before.step, run.steps)
+        run.evidence = replace(before.evidence, bounds=run.evidence.bounds)
+
+
+def _describe(run: RolloutRun) -> str:
+    if run.phase is RolloutPhase.SHADOW:
+        return f"answers copies of what version '{run.old.version}' answers"
+    return f"answers {run.shown_share:g} % of the requests, version '{run.old.version}' the others"
+
+
+def _effect(run: RolloutRun) -> str:
+    if run.is_held or run.settings.observe:
+        return "none: it is held" if run.is_held else "none: rollout.observe is set"
+    if run.judgement.verdict is Verdict.INCONCLUSIVE and run.phase is not RolloutPhase.BAKE:
+        return {"hold": "it stays as it is"}.get(run.settings.on_inconclusive, run.settings.on_inconclusive)
+    return run.judgement.verdict.value
+
+
+def _stopped(model: str) -> str:
+    return (
+        f"{MOST_ROLLBACKS} new versions in a row were rolled back; no other one takes over until somebody has looked: "
+        f"'serving rollout {model} resume'"
+    )

@@ -1,0 +1,176 @@
+"""Counts what two versions answer while requests are shared between them, for the judge of the new one.
+
+Of a client that is known by a key, one bad answer in a second counts: a broken client alone says little about a
+version. With several workers it counts once a second in each.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, MutableSequence, Sequence
+from typing import NamedTuple, cast
+from zlib import crc32
+
+from serving.domain.rollout import BadExample
+from serving.telemetry.count_sheet import CountSheet, Key
+
+KEY_BITS = 48  # of which each key of the new version's bad answers sets one; a float64 holds them exactly
+MOST_EXAMPLES = 8  # of one split
+NEW, NEW_BAD, OLD, OLD_BAD, NEW_KEYS = range(5)
+SPLIT = "split"
+
+
+class SplitCount(NamedTuple):
+    """The answers of the new and the old version, those that went bad, and bits for the keys of the new one's bad ones.
+
+    Several keys may share a bit, so there are at least as many keys as bits.
+    """
+
+    new: int = 0
+    new_bad: int = 0
+    old: int = 0
+    old_bad: int = 0
+    key_bits: int = 0
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> SplitCount:
+        """Return what a row holds."""
+        new, new_bad, old, old_bad, key_bits = (int(number) for number in numbers[: len(cls._fields)])
+        return cls(new, new_bad, old, old_bad, key_bits)
+
+    def __add__(self, other: object) -> SplitCount:
+        if not isinstance(other, SplitCount):
+            return NotImplemented
+        return SplitCount(
+            self.new + other.new,
+            self.new_bad + other.new_bad,
+            self.old + other.old,
+            self.old_bad + other.old_bad,
+            self.key_bits | other.key_bits,
+        )
+
+    @property
+    def least_keys(self) -> int:
+        """How many clients had bad answers of the new version, at least."""
+        return self.key_bits.bit_count()
+
+
+class _Row:
+    """The row of one split. Event loop thread only."""
+
+    __slots__ = ("_bad_keys", "_second", "examples", "number", "numbers", "record")
+
+    def __init__(self, number: int, numbers: MutableSequence[float], record: int | None) -> None:
+        self.number = number
+        self.numbers = numbers
+        self.record = record
+        self.examples: dict[BadExample, None] = {}
+        self._second = 0
+        self._bad_keys: set[bytes] = set()
+
+    def add(self, key: bytes | None, *, is_new: bool, is_bad: bool, now: Callable[[], float]) -> None:
+        numbers = self.numbers
+        if is_bad and key is not None:
+            second = int(now())
+            if second != self._second:
+                self._second = second
+                self._bad_keys.clear()
+            if key in self._bad_keys:
+                return
+            self._bad_keys.add(key)
+            if is_new:
+                numbers[NEW_KEYS] = int(numbers[NEW_KEYS]) | 1 << crc32(key) % KEY_BITS
+        numbers[NEW if is_new else OLD] += 1
+        if is_bad:
+            numbers[NEW_BAD if is_new else OLD_BAD] += 1
+
+
+class SplitCounts:
+    """The counts of the newest split of each model, in a worker's sheet where there is one.
+
+    `count` belongs to the event loop's thread, the others may be called from any. `on_example` is called with each new
+    example, its model and the split's number.
+    """
+
+    def __init__(self, sheet: CountSheet | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._sheet = sheet
+        self._now = now
+        self.on_example: Callable[[str, int, BadExample], None] = lambda *_: None
+        self._rows: dict[str, _Row] = {}
+        self._lock = threading.Lock()  # guards changes of the dict and of records
+
+    def count(self, model: str, number: int, key: bytes | None, *, is_new: bool, is_bad: bool) -> None:
+        """Count one answer in the split with this number; one of a split before the newest counts no more."""
+        row = self._rows.get(model)
+        if row is None or row.number < number:
+            row = self._begin(model, number)
+        if row.number == number:
+            row.add(key, is_new=is_new, is_bad=is_bad, now=self._now)
+
+    def read(self, model: str, number: int) -> SplitCount:
+        """Return what has been counted in a split so far."""
+        row = self._rows.get(model)
+        return SplitCount() if row is None or row.number != number else SplitCount.of(row.numbers)
+
+    def note_example(self, model: str, number: int, example: BadExample) -> None:
+        """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
+        row = self._rows.get(model)
+        if row is None or row.number < number:
+            row = self._begin(model, number)
+        if row.number == number and example not in row.examples and len(row.examples) < MOST_EXAMPLES:
+            row.examples[example] = None
+            self.on_example(model, number, example)
+
+    def read_examples(self, model: str, number: int) -> tuple[BadExample, ...]:
+        """Return the examples of a split."""
+        row = self._rows.get(model)
+        return tuple(row.examples) if row is not None and row.number == number else ()
+
+    def forget(self, model: str) -> None:
+        """Drop the counts of a model."""
+        with self._lock:
+            self._drop(model)
+
+    def _begin(self, model: str, number: int) -> _Row:
+        with self._lock:
+            self._drop(model)
+            taken = None if self._sheet is None else self._sheet.take((SPLIT, model, str(number)))
+            if taken is None:
+                row = _Row(number, [0.0] * len(SplitCount._fields), None)
+            else:
+                row = _Row(number, cast("MutableSequence[float]", taken[1]), taken[0])
+            self._rows[model] = row
+            return row
+
+    def _drop(self, model: str) -> None:
+        row = self._rows.pop(model, None)
+        if row is not None and row.record is not None and self._sheet is not None:
+            row.numbers = list(row.numbers)
+            self._sheet.hide(row.record)
+            self._sheet.release(row.record)
+
+
+class SummedSplits:
+    """The counts of workers that have ended. The owner guards it. Only the newest split of each model is kept."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[int, SplitCount]] = {}
+
+    def absorb(self, key: Key, numbers: Sequence[float]) -> None:
+        """Add the row of a worker that has ended."""
+        model, number = key[1], int(key[2])
+        newest, count = self._sums.get(model, (number, SplitCount()))
+        if number > newest:
+            count = SplitCount()
+        if number >= newest:
+            self._sums[model] = (number, count + SplitCount.of(numbers))
+
+    def get(self, model: str, number: int) -> SplitCount:
+        """Return what they have counted in a split."""
+        newest, count = self._sums.get(model, (0, SplitCount()))
+        return count if newest == number else SplitCount()
+
+    def forget(self, model: str) -> None:
+        """Drop the sums of a model."""
+        self._sums.pop(model, None)
