@@ -40,7 +40,6 @@ from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
@@ -261,8 +260,8 @@ class ModelTable:
 
     def _forget_kept_labels(self, model: ModelRecord) -> None:
         """Forget the copies for labels that are gone, or answer again."""
-        answers = find_label_answers(model, self._decisions.labels_of(model.name))
-        needed = {label for label, record in answers.items() if record is None}
+        labels = self._decisions.labels_of(model.name)
+        needed = {label for label in labels if model.labelled.get(label) is None}
         model.kept_labelled = {label: one for label, one in model.kept_labelled.items() if label in needed}
 
     def _change_what_answers(

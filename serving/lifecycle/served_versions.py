@@ -92,11 +92,11 @@ class ServedVersions:
 
     def note_labels(self, model: str, labels: Iterable[tuple[str, VersionId | None]]) -> None:
         """Write what answers for labels to disk, where that is something else than before. Blocks."""
-        known = self.labelled.setdefault(model, {})
+        known = self.labelled.get(model, {})
         answering = {label: (id.version, id.digest) for label, id in labels if id is not None}
         changed = {label: id for label, id in answering.items() if known.get(label) != id}
         for label, id in changed.items():
-            known[label] = id
+            self.labelled.setdefault(model, {})[label] = id
             self._file.write_later("INSERT OR REPLACE INTO labelled VALUES (?, ?, ?, ?)", model, label, *id)
         if changed:
             self._file.write()

@@ -283,6 +283,40 @@ def test_while_decisions_are_lost_only_a_loaded_version_is_one_to_go_back_to(sce
     assert scene.decide(RollBackModel("m")) is None
 
 
+def test_a_label_is_decided_once_and_moves(scene: Scene) -> None:
+    for version in ("2", "2", "1"):
+        assert scene.decide(SetLabel("m", "best", version)) is None
+    assert scene.history.decisions.labels == {("m", "best"): "1"}
+    assert scene.entries() == [
+        ("2", "label", ACTOR, "label 'best'"),
+        ("1", "label", ACTOR, "label 'best', which named version '2'"),
+    ]
+    assert scene.advanced == ["m"] * 3
+
+
+def test_a_label_is_removed_once_with_what_it_answered_with(scene: Scene) -> None:
+    assert scene.decide(SetLabel("m", "best", "2")) is None
+    scene.history.served.note_labels("m", [("best", scene.standby.id)])
+    for _ in range(2):
+        assert scene.decide(RemoveLabel("m", "best")) is None
+    assert (scene.history.decisions.labels, scene.history.served.labelled) == ({}, {"m": {}})
+    assert scene.entries()[1:] == [("2", "unlabel", ACTOR, "label 'best'")]
+
+
+def test_what_cannot_be_labelled_says_why(scene: Scene) -> None:
+    unknown = scene.refuse(SetLabel("m", "best", "9"))
+    assert (unknown.cause, unknown.reason) == (RefusalCause.UNKNOWN_VERSION, "'m' has no version '9' (it has 3, 2, 1)")
+    assert "no label can be called that" in scene.refuse(SetLabel("m", "predict", "1")).reason
+    scene.refuse_bytes(scene.listed)
+    refused = scene.refuse(SetLabel("m", "best", "1"))
+    assert (refused.cause, "cannot be labelled: golden: row 3 differs" in refused.reason) == (
+        RefusalCause.NOT_POSSIBLE,
+        True,
+    )
+    scene.history.decisions.quarantine_version(scene.standby.id)
+    assert "in quarantine" in scene.refuse(SetLabel("m", "best", "2")).reason
+
+
 def test_a_release_lifts_the_quarantine_and_forgets_the_verdict(scene: Scene) -> None:
     record = scene.listed
     scene.history.decisions.quarantine_version(record.id)
