@@ -110,6 +110,14 @@ class Pin(BaseModel):
     version: str = Field(min_length=1, max_length=100, examples=["2"])
 
 
+class LabelledVersion(BaseModel):
+    """Body of ``PUT /models/{model}/labels/{label}``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: str = Field(min_length=1, max_length=100, examples=["2"])
+
+
 class Rollback(BaseModel):
     """Body of ``POST /models/{model}/rollback``, which may be left out.
 

@@ -17,6 +17,7 @@ from serving.cli.status_output import (
     NOTHING,
     ServerStatus,
     describe_active,
+    describe_labels,
     format_time,
     show_models,
     show_problems,
@@ -115,6 +116,36 @@ def unpin(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
     server = connect_operator(url, token_file)
     answer = server.delete("models", name, "pin")
     show(f"{name} is not pinned any more; {describe_active(server.parse_answer(ModelSummary, answer))}")
+
+
+def label(
+    name: Name,
+    label: Annotated[str | None, typer.Argument(metavar="LABEL", help="The label.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="The version that it names; not given: labels are shown.")
+    ] = None,
+    *,
+    is_removed: Annotated[bool, typer.Option("--remove", help="Remove the label.")] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Let a label name a version, or show labels.
+
+    The version is loaded, and stays loaded as long as it has a label.
+    """
+    if is_removed and (label is None or version is not None):
+        raise typer.BadParameter("--remove goes with a label and no version")
+    if label is None or (version is None and not is_removed):
+        server = connect_reader(url, token_file)
+        answer = server.get("models", name, "active")
+    else:
+        server = connect_operator(url, token_file)
+        place = ("models", name, "labels", label)
+        answer = server.delete(*place) if version is None else server.put(*place, body={"version": version})
+    model = server.parse_answer(ModelSummary, answer)
+    show(f"{name}: {describe_labels(model)}")
+    if model.problem:
+        show(one_line(f"{name}: {model.problem}"))
 
 
 def rollback(

@@ -32,6 +32,7 @@ others: tuple[Callable[..., None], ...] = (
     operate.history,
     operate.pin,
     operate.unpin,
+    operate.label,
     operate.rollback,
     rollout_command.rollout,
     operate.release,

@@ -41,6 +41,8 @@ def show_models(models: Sequence[ModelSummary]) -> None:
         notes = [model.active.note if model.active else None, model.problem]
         for note in dict.fromkeys(filter(None, notes)):
             show(one_line(f"{model.name}: {note}"))
+        if model.labels:
+            show(one_line(f"{model.name}: {describe_labels(model)}"))
         for warning in model.warnings:
             show(one_line(f"{model.name}/{warning.version}: gate {warning.gate} warned: {warning.evidence}"))
         for one in model.quarantined:
@@ -104,6 +106,12 @@ def describe_active(model: ModelSummary) -> str:
     if target and (active is None or target.version != active.version):
         text += f", on its way: {target.version} ({target.state})"
     return one_line(text)
+
+
+def describe_labels(model: ModelSummary) -> str:
+    """Return the labels of a model and what they name, as one line."""
+    labels = ", ".join(f"{label} = {version}" for label, version in model.labels.items())
+    return one_line(f"labels: {labels}" if labels else "no labels")
 
 
 def format_time(at: datetime) -> str:

@@ -113,7 +113,7 @@ def server() -> Iterator[FakeServer]:
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -180,6 +180,7 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "history",
         "pin",
         "unpin",
+        "label",
         "rollback",
         "rollout",
         "release",
@@ -398,6 +399,16 @@ def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) 
     [
         (["pin", "iris", "3"], ("POST", "/models/iris/pin", {"version": "3"}), "iris is pinned to 3; active: 3 (onnx)"),
         (["unpin", "iris"], ("DELETE", "/models/iris/pin", None), "iris is not pinned any more; active: 3 (onnx)"),
+        (
+            ["label", "iris", "best", "3"],
+            ("PUT", "/models/iris/labels/best", {"version": "3"}),
+            "iris: no labels",
+        ),
+        (
+            ["label", "iris", "gone", "--remove"],
+            ("DELETE", "/models/iris/labels/gone", None),
+            "iris: no labels",
+        ),
         (["rollback", "iris"], ("POST", "/models/iris/rollback", {}), "iris is rolled back; active: 3 (onnx)"),
         (
             ["rollback", "iris", "--from", "4"],
@@ -506,6 +517,13 @@ def test_a_terminal_shows_a_rollout_in_place(server: FakeServer, tmp_path: Path,
     assert "step 2 of 3" in shown
     assert "\x1b[1A" in shown, "goes up to write over it"
     assert "nothing is under way" in shown
+
+
+def test_labels_are_shown_without_the_admin_token(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/iris/active"] = 200, {**IRIS, "labels": {"best": "3", "old": "1"}, "problem": "x"}
+    assert serving("label", "iris", "--url", server.url).out == "iris: labels: best = 3, old = 1\niris: x\n"
+    wrong = serving("label", "iris", "best", "3", "--remove", "--url", server.url, **SECRET)
+    assert (wrong.status, "--remove goes with a label and no version" in wrong.err) == (2, True)
 
 
 def test_refresh_shows_the_models(serving: Any, server: FakeServer) -> None:

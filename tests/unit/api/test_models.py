@@ -21,6 +21,7 @@ SUMMARY = {
     },
     "target": {"version": "4", "state": "VALIDATING"},
     "pinned": None,
+    "labels": {},
     "unloaded": False,
     "problem": None,
     "last_failure": {"version": "2", "gate": "golden", "reason": "row 3: expected 1, got 2", "at": NOON},
