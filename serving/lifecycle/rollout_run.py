@@ -17,6 +17,7 @@ from serving.domain.rollout import (
     RolloutEnd,
     RolloutPhase,
     RunningRollout,
+    Shift,
 )
 from serving.lifecycle.records import VersionRecord, now_utc
 from serving.settings import RolloutSettings
@@ -53,6 +54,8 @@ class RolloutRun:
     judgement: Judgement = BEGUN
     curve: list[CurvePoint] = field(default_factory=list)
     examples: tuple[BadExample, ...] = ()
+    shifts: tuple[Shift, ...] = ()
+    compare_at: float = 0.0
 
     @classmethod
     def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, places: int) -> RolloutRun:
@@ -156,6 +159,7 @@ class RolloutRun:
             new=new,
             old=old,
             curve=tuple(self.curve),
+            shifts=self.shifts,
             examples=self.examples,
         )
 
