@@ -26,7 +26,7 @@ from serving.domain.errors import BodyTooLarge, NotAcceptable, Overloaded, Reque
 from serving.domain.rollout import BadExample
 from serving.domain.signature import Signature
 from serving.domain.text import without_values
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked
 from serving.plane.prediction import (
     Answer,
     PredictRequest,
@@ -53,7 +53,7 @@ SLOW_SECONDS, SLOW_ROW_SECONDS = 1.0, 0.001  # rows of slower requests are not s
 SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
-Target = tuple[str | None, str | Role | None]
+Target = tuple[str | None, Asked]
 """The model (None: the default one) and the version (None: the active one) that are asked for."""
 
 

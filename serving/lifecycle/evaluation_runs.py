@@ -204,8 +204,9 @@ class EvaluationRuns:
         record.failures += 1
         record.not_before = time.monotonic() + self._settings.candidate.wait_seconds(record.failures)
         self._journal.move(record, State.DISCOVERED, reason)
-        if record is model.kept:
-            model.kept = None
+        if record in model.all_kept:
+            model.kept = None if record is model.kept else model.kept
+            model.kept_labelled = {label: one for label, one in model.kept_labelled.items() if one is not record}
             log.error("not_restored", model=model.name, version=record.version, reason=reason)
 
     def _failed(self, model: ModelRecord, record: VersionRecord, outcome: CandidateFailed) -> None:

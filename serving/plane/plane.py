@@ -244,9 +244,10 @@ class Plane:
     def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
         active = self._servables[route.active] if route.active is not None else None
+        labels = {label: self._servables[key] if key is not None else None for label, key in route.labels}
         split = route.split
         served = None if split is None else ServedSplit(split, self._servables[split.new], self._servables[split.old])
-        return ModelReference(active, MappingProxyType(loaded), served)
+        return ModelReference(active, MappingProxyType(loaded), served, MappingProxyType(labels))
 
     def _attach(self, engine: HostedEngine, process: Process, host: int) -> None:
         try:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
 from serving.domain.text import shorten
-from serving.plane.active_reference import ActiveReference, HoldsActive, Role, find_in, read
+from serving.plane.active_reference import ActiveReference, Asked, HoldsActive, find_in, read
 from serving.plane.servable import Lease, Servable
 from serving.plane.served_split import ServedSplit
 from serving.rows.batch import Batch, Prediction
@@ -87,9 +87,7 @@ class Answer(NamedTuple):
         return ((self.method, self.prediction), *self.also)
 
 
-def hold(
-    state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
-) -> Lease:
+def hold(state: HoldsActive, limits: RequestLimits, model: str | None = None, version: Asked = None) -> Lease:
     """Take a lease on what answers for `model` (None: the default model). Event loop thread only; waits for nothing.
 
     Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
@@ -108,9 +106,7 @@ def take_lease(servable: Servable, limits: RequestLimits) -> Lease:
     return held
 
 
-def look(
-    state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
-) -> Servable:
+def look(state: HoldsActive, limits: RequestLimits, model: str | None = None, version: Asked = None) -> Servable:
     """Return the servable that `hold` would hold, without a lease: it is valid until the event loop turns.
 
     Raises what `hold` raises, except Overloaded. Event loop thread only.
@@ -120,7 +116,7 @@ def look(
 
 
 def look_for_any(
-    state: HoldsActive, limits: RequestLimits, model: str | None, version: str | Role | None
+    state: HoldsActive, limits: RequestLimits, model: str | None, version: Asked
 ) -> tuple[Servable, ServedSplit | None]:
     """Return the active servable, or the asked version, and how requests are shared, if this is one of those.
 
