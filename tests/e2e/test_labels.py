@@ -38,6 +38,13 @@ def answering(server: Server, model: str, label: str) -> str | None:
     return answer.json()["version"] if answer.status_code == 200 else None
 
 
+def predictions(server: Server, model: str, place: str) -> list[float]:
+    found: list[float] = server.client.post(f"{server.url}/models/{model}/{place}/predict", json=ROWS).json()[
+        "predictions"
+    ]
+    return found
+
+
 def wait_answering(server: Server, model: str, label: str, version: str) -> None:
     until(lambda: answering(server, model, label) == version, f"version {version} answering for {label}")
 
@@ -112,6 +119,19 @@ def test_a_version_in_quarantine_answers_for_no_label(server: Server, m: str) ->
     assert "in quarantine; nothing answers for it" in server.model(m)["problem"]
     put(server, m, "best", "2")
     assert (answering(server, m, "best"), server.model(m)["problem"]) == ("2", None)
+
+
+def test_a_label_answers_with_other_bytes_of_its_version_when_they_have_passed(server: Server, m: str) -> None:
+    put(server, m, "old", "2")
+    shutil.rmtree(server.store / m / "2")
+    (server.store / m / "2.joblib").write_bytes(b"no model")
+    until(lambda: "replaced by ones that are refused" in (server.model(m)["problem"] or ""), "a problem")
+    assert predictions(server, m, "labels/old") == [2.0]
+    (server.store / m / "2.joblib").unlink()
+    server.drop(m, 2, constant(20))
+    until(lambda: predictions(server, m, "labels/old") == [20.0], "other bytes answering")
+    assert predictions(server, m, "versions/2") == [20.0]
+    assert server.model(m)["problem"] is None
 
 
 def test_a_label_answers_after_a_kill_with_what_it_answered_before(server: Server, m: str) -> None:
