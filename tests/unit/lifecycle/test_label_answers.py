@@ -226,8 +226,9 @@ def test_what_answered_from_the_cache_is_not_loaded_again_when_its_label_has_mov
     control: Control, tmp_path: Path
 ) -> None:
     label(control, "old", "2")
-    after = restarted(control, tmp_path)
+    after = restarted(control, tmp_path, "3")
     after.pass_gates("3")
+    after.stage("3")
     after.pass_gates("2")
     label(after, "old", "3")
     for versions in (("4", "3"), ("5", "4", "3")):
