@@ -49,6 +49,7 @@ from serving.telemetry.metrics import Metrics
 # Refusals that are the server's own, whichever version answers.
 _OF_THE_EDGE = (AccessRefused, BodyTooLarge, BodyTooSlow, NotAcceptable, Overloaded, UnsupportedMedia)
 
+SLOW_SECONDS, SLOW_ROW_SECONDS = 1.0, 0.001  # rows of slower requests are not sampled
 SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
@@ -175,6 +176,7 @@ class Predictor:
         if answer is None or not is_small(answer):
             return None
         written = call.write(answer, servable.signature)
+        _note(servable, answer, 0.0)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         return answer, written
 
@@ -213,25 +215,28 @@ class Predictor:
         except Exception as error:
             traffic.record(problems.kind_of(error).status, 0, perf_counter() - started)
             raise
+        _note(servable, answer, perf_counter() - started)
         traffic.record(200, answer.rows, perf_counter() - started)
         return answer
 
     async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Respondent) -> tuple[Answer, Written]:
         size = await incoming.receive(share)
         servable, split = look_for_any(self._state, self._limits, *incoming.target())
-        seen.set(servable)
         held = take_lease(servable, self._limits) if split is None else await self._choose(split, incoming, size, seen)
         with held as servable:
+            seen.set(servable)
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
+            began = perf_counter()
             answer = await compute(servable, ready, most if left is None else max(min(left, most), 0.0))
+            _note(servable, answer, perf_counter() - began)
         if is_small(answer) and not call.writes_slowly:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
 
     async def _choose(self, split: ServedSplit, incoming: Incoming[Reply_co], size: int, seen: _Respondent) -> Lease:
-        """Take a lease on the version that answers while requests are shared; note it, and that the answer counts."""
+        """Take a lease on the version that answers while requests are shared, and note that its answer counts."""
         if not split.split.is_shadow:
             seen.split = split
         with split.old.lease(), split.new.lease():  # reading a large body takes a while
@@ -240,7 +245,6 @@ class Predictor:
             elif split.column is not None:
                 seen.key = await self._read_key(split.old.signature, split.column, incoming, size)
             servable = split.choose(seen.key)
-            seen.set(servable)
             seen.is_new = servable is split.new
             return take_lease(servable, self._limits)
 
@@ -286,3 +290,9 @@ class Predictor:
         if seen.model:
             return problems.refusal_of(error, seen.model, seen.version)
         return problems.refusal_of(error, *problems.names_of(names))
+
+
+def _note(servable: Servable, answer: Answer, seconds: float) -> None:
+    """Let the servable sample what it has answered, unless that took so long that nobody should compute it again."""
+    if answer.batch is not None and seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
+        servable.note(answer.method, answer.batch, answer.prediction)

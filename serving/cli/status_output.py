@@ -9,15 +9,24 @@ from pydantic import BaseModel
 
 from serving.cli.output import one_line, show, show_table
 from serving.domain.environment import OWN
+from serving.domain.rollout import RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ActiveStatus, ModelSummary, StateStatus, StoreStatus, WorkerState, WorkerStatus
 
 NOTHING = "-"
 
 
-class ServerStatus(BaseModel):
-    """What ``GET /models`` says beside the models."""
+class ModelRollout(BaseModel):
+    """A model in ``GET /models``, as far as it is about rollouts."""
 
+    name: str
+    rollout: RolloutSummary | None = None
+
+
+class ServerStatus(BaseModel):
+    """What ``GET /models`` says beside what ``GET /models/active`` says."""
+
+    models: tuple[ModelRollout, ...] = ()
     sandbox: Sandbox | None = None
     store: StoreStatus | None = None
     state: StateStatus | None = None

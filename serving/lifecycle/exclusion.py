@@ -81,6 +81,11 @@ class Exclusion:
             return _IN_QUARANTINE
         return self.why_excluded(model, record) or self._verdict(model, record)
 
+    def why_not_pinned(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
+        """Return why an operator cannot pin a version. A refusal by recent rows is no reason: a pin outweighs it."""
+        obstacle = self.why_not_chosen(model, record)
+        return None if obstacle is not None and obstacle.gate == GateName.REPLAY else obstacle
+
     def mark(self, model: ModelRecord) -> None:
         """Set the states of versions that are not loaded, so that they show whether something excludes them."""
         for record in model.listed.values():
@@ -167,10 +172,16 @@ class Exclusion:
         """Return the verdict that holds for these bytes; while they are not known yet, for any of this name."""
         for one in self._verdicts.find_refusals(record.model, record.version, record.digest):
             refusal = self._verdicts.refusals[one]
-            if self._still_holds(model, refusal):
+            if self._still_holds(model, refusal) and not self._is_outweighed(record, refusal):
                 result = refusal.report.refusal
                 return Obstacle(result.evidence, result.gate) if result else Obstacle("refused before")
         return None
+
+    def _is_outweighed(self, record: VersionRecord, refusal: RememberedRefusal) -> bool:
+        """Whether an operator has pinned a version that recent rows speak against."""
+        gate = refusal.report.refusal
+        is_pinned = self._decisions.pins.get(record.model) == record.version
+        return is_pinned and gate is not None and gate.gate == GateName.REPLAY
 
     def _still_holds(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
         if refusal.against is None:

@@ -90,6 +90,7 @@ class ModelTable:
         self._evaluations = EvaluationRuns(
             *(runner, journal, history.verdicts, history.served, metrics, executor, post, settings, environments),
             self._staged,
+            history.decisions,
         )
         self._exclusion = exclusion
         self._blocked: dict[str, ModelRecord] = {}

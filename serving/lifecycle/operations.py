@@ -7,6 +7,7 @@ it counts; the policy then does what follows from it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import assert_never
 
 from serving.domain.decision import (
@@ -31,7 +32,7 @@ from serving.domain.rollout import RolloutAction
 from serving.domain.state import State
 from serving.domain.status import ModelSummary, Status
 from serving.domain.version import why_not_a_name
-from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.exclusion import Exclusion, Obstacle
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import PendingDecision
 from serving.lifecycle.journal import Journal
@@ -144,7 +145,7 @@ class Operations:
         version = decision.version
         if self._decisions.pins.get(model.name) == version:
             return
-        self._require_choosable(model, version, "pinned")
+        self._require_choosable(model, version, "pinned", self._exclusion.why_not_pinned)
         self._decisions.pin(model.name, version)
         self._journal.operator(model, decision.kind, actor, version, None)
 
@@ -208,7 +209,7 @@ class Operations:
             return
         if why := why_not_a_name(label):
             raise OperationRefused(f"no label can be called that: {why}")
-        self._require_choosable(model, version, "labelled")
+        self._require_choosable(model, version, "labelled", self._exclusion.why_not_chosen)
         self._decisions.set_label(name, label, version)
         moved = "" if before is None else f", which named version '{before}'"
         self._journal.operator(model, decision.kind, actor, version, f"label '{label}'{moved}")
@@ -236,13 +237,19 @@ class Operations:
             raise UnknownModel.for_name(name)
         return model
 
-    def _require_choosable(self, model: ModelRecord, version: str, what: str) -> None:
+    def _require_choosable(
+        self,
+        model: ModelRecord,
+        version: str,
+        what: str,
+        why_not: Callable[[ModelRecord, VersionRecord], Obstacle | None],
+    ) -> None:
         """Raise UnknownVersion or OperationRefused for a version that cannot be `what`: pinned, labelled."""
         record = model.find(version)
         if record is None:
             self._refuse_unread(model, version)
             raise UnknownVersion(f"'{model.name}' has no version '{version}' (it has {_list_versions(model)})")
-        obstacle = self._exclusion.why_not_chosen(model, record)
+        obstacle = why_not(model, record)
         if obstacle is not None:
             advice = f"POST /models/{model.name}/versions/{version}/release lets it be tried again"
             raise OperationRefused(f"version '{version}' cannot be {what}: {obstacle}; {advice}")

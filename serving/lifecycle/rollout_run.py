@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from serving.domain.judge import Bounds, Count, Evidence, Judgement, Pace, Verdict, judge
+from serving.domain.judge import Evidence, JudgeBounds, Judgement, Outcomes, Pace, RolloutVerdict, judge
 from serving.domain.plan import Split
 from serving.domain.rollout import (
     AnswerCount,
@@ -24,13 +24,12 @@ from serving.telemetry.split_counts import SplitCount
 
 MOST_POINTS = 120
 NOTHING = SplitCount()
-BEGUN = Judgement(Verdict.WAIT, "it has just begun")
-SHADOW_SHARE = 0.5  # both answer every request: who has a bad answer is as good as tossed by a coin, if they are equal
+BEGUN = Judgement(RolloutVerdict.WAIT, "it has just begun")
 
 
 @dataclass(eq=False, slots=True)
 class RolloutRun:
-    """A new version beside the old one. `step` counts from 1. `step_began_at` and `remembered_at` are monotonic.
+    """A new version beside the old one. `step` counts from 1. Times with `_at` are monotonic.
 
     `has_passed`: it may become active. `counted` is what has been counted under the number of the present split.
     """
@@ -44,6 +43,8 @@ class RolloutRun:
     evidence: Evidence
     number: int = 0
     remembered_at: float = 0.0
+    shown_at: float = 0.0
+    has_news: bool = False
     is_held: bool = False
     has_passed: bool = False
     step_since: datetime = field(default_factory=now_utc)
@@ -54,11 +55,11 @@ class RolloutRun:
     examples: tuple[BadExample, ...] = ()
 
     @classmethod
-    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings) -> RolloutRun:
-        """Return a rollout at its beginning."""
+    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, places: int) -> RolloutRun:
+        """Return a rollout at its beginning; `places` is how many processes count what is answered."""
         phase = RolloutPhase.SHADOW if settings.strategy == "shadow" else RolloutPhase.CANARY
-        bounds = Bounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
-        run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds))
+        bounds = JudgeBounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
+        run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds, places=places))
         run.enter(phase, 1)
         return run
 
@@ -66,7 +67,7 @@ class RolloutRun:
         """Begin a step; what is counted from now on is counted anew."""
         self.phase, self.step, self.has_passed, self.judgement = phase, step, False, BEGUN
         self.step_since, self.step_began_at = now_utc(), time.monotonic()
-        self.number = max(self.number + 1, time.time_ns() // 1000)
+        self.number = max(self.number + 1, time.monotonic_ns() // 1000)
         self.counted = NOTHING
 
     @property
@@ -99,13 +100,20 @@ class RolloutRun:
 
     def take(self, count: SplitCount) -> bool:
         """Take in what has been counted in the present split so far; returns whether there is anything new."""
-        before, self.counted = self.counted, count
-        new = Count(count.new - before.new, count.new_bad - before.new_bad)
-        old = Count(count.old - before.old, count.old_bad - before.old_bad)
-        if not new.answers and not old.answers:
+        since = count.minus(self.counted)
+        is_shadow = self.phase is RolloutPhase.SHADOW
+        if is_shadow:  # of a pair that is being written, or was when its worker died, only one half is there
+            pairs = min(since.new, since.old)
+            since = since._replace(new=pairs, old=pairs)
+        if since == NOTHING:
             return False
-        share = SHADOW_SHARE if self.phase is RolloutPhase.SHADOW else self.share
-        self.evidence = self.evidence.add(share, new, old)
+        self.counted = self.counted.plus(since)
+        knows_clients = self.settings.sticky is not None and not is_shadow
+        new_clients, old_clients = (since.new_clients, since.old_clients) if knows_clients else (None, None)
+        new = Outcomes(since.new, since.new_bad, new_clients)
+        old = Outcomes(since.old, since.old_bad, old_clients)
+        evidence = self.evidence
+        self.evidence = evidence.add_pairs(new, old) if is_shadow else evidence.add(self.share, new, old)
         return True
 
     def judge(self, now: float) -> Judgement:

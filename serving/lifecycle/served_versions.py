@@ -73,7 +73,7 @@ class ServedVersions:
     def note_active(self, id: VersionId, signature: Signature | None, provenance: Provenance | None) -> None:
         """Write the version that becomes active to disk, so that it answers after a restart. Blocks.
 
-        Its signature is written for later versions, and its signers to recognise replays.
+        Its signature is written for later versions, and its signers to recognise reissues.
         """
         self.active[id.model] = (id.version, id.digest)
         self._names.is_stale = True

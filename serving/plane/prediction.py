@@ -67,7 +67,10 @@ class Prepared(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was computed, and by which version. `also` has what further methods gave for the same rows, in order."""
+    """What was computed, and by which version. `also` has what further methods gave for the same rows, in order.
+
+    `batch` has the rows that were answered.
+    """
 
     model: str
     version: str
@@ -76,6 +79,7 @@ class Answer(NamedTuple):
     prediction: Prediction
     is_single: bool
     also: tuple[tuple[Method, Prediction], ...] = ()
+    batch: Batch | None = None
 
     @property
     def outputs(self) -> tuple[tuple[Method, Prediction], ...]:
@@ -197,7 +201,7 @@ def _with_more_now(servable: Servable, ready: Prepared, answer: Answer) -> Answe
 
 def _answer(servable: Servable, ready: Prepared, prediction: Prediction) -> Answer:
     its = servable.id
-    return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single)
+    return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single, (), ready.batch)
 
 
 def _only_model(active: ActiveReference) -> str:

@@ -201,6 +201,13 @@ def test_a_pin_of_what_may_not_answer_is_refused(scene: Scene) -> None:
     assert scene.refuse(PinVersion("m", "2")) == DecisionRefused(RefusalCause.NOT_POSSIBLE, reason)
 
 
+def test_a_version_that_recent_rows_speak_against_can_be_pinned(scene: Scene) -> None:
+    result = GateResult(gate="replay", verdict=Verdict.REFUSED, evidence="3 of 1000 recent rows are not answered")
+    scene.history.verdicts.note_refusal(scene.listed.id, CandidateReport(gates=(result,)), None)
+    assert scene.decide(PinVersion("m", "1")) is None
+    assert scene.exclusion.why_excluded(scene.model, scene.listed) is None
+
+
 def test_a_pin_of_a_version_whose_copy_is_lost_is_refused(scene: Scene) -> None:
     scene.standby.is_copy_lost, scene.standby.host_problem = True, "its copy has changed"
     reason = "version '2' cannot be pinned: its copy has changed"
