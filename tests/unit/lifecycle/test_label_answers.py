@@ -10,6 +10,7 @@ import pytest
 from serving.domain.plan import Drained
 from serving.domain.state import State
 from serving.lifecycle.candidate import CandidateFailed, CandidateStaged, CopyDamaged
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from tests.unit.lifecycle.control import Control, artifact, identity
 
@@ -195,6 +196,25 @@ def test_a_label_that_was_moving_at_a_restart_answers_as_before_until_the_new_ve
     assert answers(after) == {"best": "2"}
     after.serve("1")
     assert (after.active, answers(after)) == ("3", {"best": "1"})
+    after.history.close()
+
+
+def test_what_answered_before_a_restart_is_compared_with_nothing(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The contract of another version that an operator has pinned, for example, would keep it out."""
+    label(control, "new", "3")
+    control.history.decisions.pin("m", "2")
+    control.mark()
+    assert (control.active, answers(control)) == ("2", {"new": "3"})
+    after = restarted(control, tmp_path)
+    after.pass_gates("2")
+    compared: list[Comparison] = []
+    monkeypatch.setattr(
+        after.runner, "evaluate", lambda _candidate, _artifact, with_what, *_: compared.append(with_what)
+    )
+    assert after.work == [None]
+    assert compared == [Comparison(answered_digest=identity("3").digest)]
     after.history.close()
 
 
