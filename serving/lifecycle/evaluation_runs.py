@@ -176,8 +176,13 @@ class EvaluationRuns:
         self._journal.move(record, state)
 
     def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
-        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one."""
+        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one.
+
+        Nor is what answered for a label before a restart, because it answers again.
+        """
         accepted = self._verdicts.accepted.get((model.name, record.version))
+        if record in model.kept_labelled.values():
+            return Comparison(accepted_digest=accepted, answered_digest=record.digest)
         last = self._served.provenance.get(
             model.name
         )  # also after a restart, when a reissue may be the first to be tried
