@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,27 +46,28 @@ class RolloutRun:
     is_held: bool = False
     has_passed: bool = False
     step_since: datetime = field(default_factory=now_utc)
-    step_began_at: float = field(default_factory=time.monotonic)
+    step_began_at: float = 0.0
     counted: SplitCount = NOTHING
     judgement: Judgement = BEGUN
     curve: list[CurvePoint] = field(default_factory=list)
     examples: tuple[BadExample, ...] = ()
 
     @classmethod
-    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings) -> RolloutRun:
-        """Return a rollout at its beginning."""
+    def begin(
+        cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, number: int, now: float
+    ) -> RolloutRun:
+        """Return a rollout that begins at this monotonic time, with a split of this number."""
         phase = RolloutPhase.SHADOW if settings.strategy == "shadow" else RolloutPhase.CANARY
         bounds = Bounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
         run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds))
-        run.enter(phase, 1)
+        run.enter(phase, 1, number, now)
         return run
 
-    def enter(self, phase: RolloutPhase, step: int) -> None:
-        """Begin a step; what is counted from now on is counted anew."""
+    def enter(self, phase: RolloutPhase, step: int, number: int, now: float) -> None:
+        """Begin a step; what is counted from now on is counted anew, under this number."""
         self.phase, self.step, self.has_passed, self.judgement = phase, step, False, BEGUN
-        self.step_since, self.step_began_at = now_utc(), time.monotonic()
-        self.number = max(self.number + 1, time.time_ns() // 1000)
-        self.counted = NOTHING
+        self.step_since, self.step_began_at = now_utc(), now
+        self.number, self.counted = number, NOTHING
 
     @property
     def steps(self) -> int:

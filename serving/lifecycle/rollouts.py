@@ -7,6 +7,7 @@ asks the judge, and does what he says. Reconciler thread only.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -57,6 +58,7 @@ class Rollouts:
         self._remembered = remembered
         self._metrics = metrics
         self._next_look = math.inf
+        self._newest_number = 0
 
     # --- what the policy asks, and is told ---------------------------------------------------------------------------
 
@@ -80,7 +82,7 @@ class Rollouts:
         """Let `record`, a standby, begin to take over from the active version: from where it was before a restart."""
         active = model.active
         assert active is not None
-        run = RolloutRun.begin(record, active, self.settings_of(model.name))
+        run = RolloutRun.begin(record, active, self.settings_of(model.name), self._take_number(), now)
         before = self._remembered.get(model.name).running
         if before is not None and (before.digest, before.kept_digest) == (record.digest, active.digest):
             _resume(run, before)
@@ -89,7 +91,7 @@ class Rollouts:
         reach("rollout-begun")
         self._next_look = min(self._next_look, now + LOOK_SECONDS)
 
-    def pass_on(self, model: ModelRecord, record: VersionRecord) -> None:
+    def pass_on(self, model: ModelRecord, record: VersionRecord, now: float) -> None:
         """Note that `record` is about to become active. The old version keeps a part for a while, if that is set."""
         run = model.rollout
         if run is None:
@@ -99,7 +101,7 @@ class Rollouts:
             return
         has_holdback = run.settings.holdback > 0 and run.settings.bake_seconds > 0
         if run.has_passed and has_holdback and not run.is_held and not run.old.is_copy_lost:
-            run.enter(RolloutPhase.BAKE, 1)
+            run.enter(RolloutPhase.BAKE, 1, self._take_number(), now)
             self._remember(model, run)
         else:
             reason = run.judgement.reason if run.has_passed else "it is pinned, or the version before cannot answer"
@@ -111,6 +113,11 @@ class Rollouts:
         assert run is not None
         is_baking = run.phase is RolloutPhase.BAKE
         self._end(model, run, RolloutEnd.PROMOTED if is_baking else RolloutEnd.SUPERSEDED, reason, JUDGE)
+
+    def _take_number(self) -> int:
+        """Return the number of another split: it only grows, also over restarts unless the clock is set back."""
+        self._newest_number = max(self._newest_number + 1, time.time_ns() // 1000)
+        return self._newest_number
 
     # --- looking at what has been counted ----------------------------------------------------------------------------
 
@@ -151,9 +158,9 @@ class Rollouts:
             case Verdict.ROLLBACK:
                 self._roll_back(model, run, judgement.reason, JUDGE)
             case Verdict.PROMOTE:
-                self._advance(model, run, judgement.reason)
+                self._advance(model, run, judgement.reason, now)
             case Verdict.INCONCLUSIVE:
-                self._settle(model, run, judgement.reason)
+                self._settle(model, run, judgement.reason, now)
 
     def _tell_verdict(self, model: ModelRecord, run: RolloutRun) -> None:
         write = log.warning if run.judgement.verdict is not Verdict.PROMOTE else log.info
@@ -168,19 +175,19 @@ class Rollouts:
             effect=_effect(run),
         )
 
-    def _settle(self, model: ModelRecord, run: RolloutRun, reason: str) -> None:
+    def _settle(self, model: ModelRecord, run: RolloutRun, reason: str, now: float) -> None:
         """Do what is set for a step that is over while nothing is proven. A version that is active stays so."""
         if run.phase is RolloutPhase.BAKE or run.settings.on_inconclusive == "promote":
-            self._advance(model, run, reason)
+            self._advance(model, run, reason, now)
         elif run.settings.on_inconclusive == "rollback":
             self._roll_back(model, run, reason, JUDGE)
 
-    def _advance(self, model: ModelRecord, run: RolloutRun, reason: str) -> None:
+    def _advance(self, model: ModelRecord, run: RolloutRun, reason: str, now: float) -> None:
         if run.phase is RolloutPhase.BAKE:
             self._end(model, run, RolloutEnd.PROMOTED, reason, JUDGE)
             self._activation.publish_standbys(model)
         elif run.step < run.steps:
-            run.enter(run.phase, run.step + 1)
+            run.enter(run.phase, run.step + 1, self._take_number(), now)
             self._journal.operator(model, GATE, JUDGE, run.new.version, f"{_describe(run)}: {reason}")
             self._go_on(model, run)
             reach("rollout-stepped")

@@ -85,7 +85,8 @@ class Control:
         self.rollout = RolloutSettings()
         self.history = History(directory, "basis", 100)
         self.history.start()
-        metrics, decisions, served = Metrics("0"), self.history.decisions, self.history.served
+        self.metrics = metrics = Metrics("0")
+        decisions, served = self.history.decisions, self.history.served
         journal = Journal(self.history.events, self.history.verdicts, metrics)
         self.fingerprint = "of no environments"
         self.environments = EnvironmentWatch(lambda: self.fingerprint, self.history.verdicts, 1.0)
@@ -114,10 +115,11 @@ class Control:
         self.turn()
 
     def turn(self) -> None:
-        """Let the reconciler take one turn: what was posted, then what is due."""
+        """Let the reconciler take one turn: what was posted, then what has been counted, then what is due."""
         posted, self._posted = self._posted, []
         for message in posted:
             self.table.take(message)
+        self.table.rollouts.look(self.table.models.values(), self.now)
         self.journal.dirty |= self.environments.find_models_to_retry(self.now) & self.table.models.keys()
         self.table.advance_due(self.now)
 
