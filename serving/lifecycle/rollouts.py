@@ -132,9 +132,16 @@ class Rollouts:
         self._next_look = math.inf
         for model in models:
             if model.rollout is not None:
-                self._look_at(model, model.rollout, now)
+                self._look_apart(model, model.rollout, now)
             if model.rollout is not None:
                 self._next_look = now + LOOK_SECONDS
+
+    def _look_apart(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+        """Look at one rollout; an error in it ends neither the others nor the looking."""
+        try:
+            self._look_at(model, run, now)
+        except Exception:
+            log.exception("rollout_stuck", model=model.name, effect="it stays where it is and is looked at again")
 
     def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
         before = run.judgement
