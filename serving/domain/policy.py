@@ -310,6 +310,8 @@ def _why_no_arrival(desired: Desired, observed: Observed, arrival: Arrival, bett
     if arrival.is_baking:
         if active is None or (active.version, active.digest) != (arrival.version, arrival.digest):
             return "another version is active"
+        if desired.pin is not None:
+            return f"version '{desired.pin}' is pinned"
         if better is not None:
             return f"version '{better.version}' is wanted instead"
         kept = next((one for one in observed.standbys if one.version == arrival.kept), None)
