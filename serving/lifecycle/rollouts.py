@@ -256,13 +256,13 @@ class Rollouts:
     def _roll_back(self, model: ModelRecord, run: RolloutRun, reason: str, actor: str) -> None:
         """Take the new version back, and never serve its bytes again until they are released."""
         reach("rollout-failed")
-        if actor == JUDGE:
-            self._decisions.quarantine_soon(run.new.id)
         model.last_failure = Failure(version=run.new.version, gate=GATE, reason=reason, at=now_utc())
         write = log.error if actor == JUDGE else log.info
         examples = [one.model_dump() for one in run.examples]
         write("rolled_back", model=model.name, version=run.new.version, actor=actor, reason=reason, examples=examples)
         self._end(model, run, RolloutEnd.ROLLED_BACK, reason, actor)
+        if actor == JUDGE:
+            self._decisions.quarantine_soon(run.new.id)  # together with the evidence, which waits to be written
         reach("rolled-back")
 
     def _end(self, model: ModelRecord, run: RolloutRun, end: RolloutEnd, reason: str, actor: str) -> None:
