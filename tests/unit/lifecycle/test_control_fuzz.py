@@ -326,7 +326,7 @@ class Day:
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nothing durable: it would take most of the time."""
-    for name in ("write", "write_decision", "write_later"):
+    for name in ("write", "write_decision", "write_later", "decide_later"):
         monkeypatch.setattr(StateFile, name, lambda *_: None)
 
 

@@ -351,6 +351,25 @@ def test_a_rollback_that_cannot_be_written_holds_nevertheless(
     trial.history.close()
 
 
+def test_a_rollback_before_the_state_could_be_read_holds_when_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StateUnavailable("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("serving.lifecycle.state_file.open_best", full)
+        trial = Trial(tmp_path).begin()
+        trial.fail()
+        assert not trial.history.is_loaded
+    for _ in range(2):
+        trial.history.flush()
+        assert trial.history.decisions.is_quarantined("m", "2", identity("2").digest)
+    trial = trial.restart(tmp_path)
+    assert trial.history.decisions.is_quarantined("m", "2", identity("2").digest)
+    trial.history.close()
+
+
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
