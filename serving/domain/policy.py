@@ -306,22 +306,27 @@ def _is_gradual(desired: Desired, observed: Observed, one: LoadedVersion | Wante
 
 def _why_no_arrival(desired: Desired, observed: Observed, arrival: Arrival, better: LoadedVersion | None) -> str | None:
     """Say why the version that is taking over should not any more, None if it should go on."""
-    active = observed.active
     if arrival.is_baking:
-        if active is None or (active.version, active.digest) != (arrival.version, arrival.digest):
-            return "another version is active"
-        if desired.pin is not None:
-            return f"version '{desired.pin}' is pinned"
-        if better is not None:
-            return f"version '{better.version}' is wanted instead"
-        kept = next((one for one in observed.standbys if one.version == arrival.kept), None)
-        return "the version before cannot answer any more" if kept is None or kept.must_leave else None
+        return _why_bake_ends(desired, observed, arrival, better)
     if better is None:
         pinned = desired.pin is not None
         return f"version '{desired.pin}' is pinned" if pinned else "it may not be activated any more"
     if (better.version, better.digest) != (arrival.version, arrival.digest):
         return f"version '{better.version}' is wanted instead"
     return None
+
+
+def _why_bake_ends(desired: Desired, observed: Observed, arrival: Arrival, better: LoadedVersion | None) -> str | None:
+    """Say why the version before should not keep its part any more, None if it should."""
+    active = observed.active
+    if active is None or (active.version, active.digest) != (arrival.version, arrival.digest):
+        return "another version is active"
+    if desired.pin is not None:
+        return f"version '{desired.pin}' is pinned"
+    if better is not None:
+        return f"version '{better.version}' is wanted instead"
+    kept = next((one for one in observed.standbys if one.version == arrival.kept), None)
+    return "the version before cannot answer any more" if kept is None or kept.must_leave else None
 
 
 def _why_stale(

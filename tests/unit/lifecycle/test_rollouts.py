@@ -21,7 +21,7 @@ from serving.domain.decision import (
 )
 from serving.domain.errors import StateUnavailable
 from serving.domain.judge import Verdict
-from serving.domain.plan import Drained, HostGone, Split
+from serving.domain.plan import Drained, Split
 from serving.domain.rollout import PastRollout, RolloutAction, RolloutEnd, RolloutPhase, RunningRollout
 from serving.domain.state import State
 from serving.lifecycle.operations import Operations
@@ -557,14 +557,6 @@ def test_no_standby_is_kept_beside_a_rollout_when_none_is_to_be(tmp_path: Path) 
 def test_other_bytes_under_the_name_of_the_active_version_are_tried_step_by_step(trial: Trial) -> None:
     trial.steer(RolloutAction.PROMOTE)
     assert trial.active == "2"
-
-
-def test_whoever_waits_for_the_host_of_a_version_that_is_taken_back_is_told(trial: Trial) -> None:
-    """No other host comes for it: its requests would wait for nothing until their deadline."""
-    trial.tell(HostGone(identity("2"), trial.record("2").host, None, has_answered=True))
-    assert trial.plane.outages == []
-    trial.fail()
-    assert [outage.key for outage in trial.plane.outages] == [identity("2")]
 
 
 def test_a_defect_in_one_look_does_not_end_all_looking(
