@@ -219,9 +219,9 @@ class Predictor:
     async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Respondent) -> tuple[Answer, Written]:
         size = await incoming.receive(share)
         servable, split = look_for_any(self._state, self._limits, *incoming.target())
-        seen.set(servable)
         held = take_lease(servable, self._limits) if split is None else await self._choose(split, incoming, size, seen)
         with held as servable:
+            seen.set(servable)
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
@@ -231,7 +231,7 @@ class Predictor:
         return answer, await asyncio.to_thread(call.write, answer, signature)
 
     async def _choose(self, split: ServedSplit, incoming: Incoming[Reply_co], size: int, seen: _Respondent) -> Lease:
-        """Take a lease on the version that answers while requests are shared; note it, and that the answer counts."""
+        """Take a lease on the version that answers while requests are shared, and note that its answer counts."""
         if not split.split.is_shadow:
             seen.split = split
         with split.old.lease(), split.new.lease():  # reading a large body takes a while
@@ -240,7 +240,6 @@ class Predictor:
             elif split.column is not None:
                 seen.key = await self._read_key(split.old.signature, split.column, incoming, size)
             servable = split.choose(seen.key)
-            seen.set(servable)
             seen.is_new = servable is split.new
             return take_lease(servable, self._limits)
 

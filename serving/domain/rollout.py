@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from serving.domain.judge import Verdict
+from serving.domain.judge import RolloutVerdict
 from serving.domain.snapshot import Snapshot
 
 
@@ -121,7 +121,7 @@ class RunningRollout(Snapshot):
     step_since: datetime
     is_held: bool = False
     observe: bool = False
-    verdict: Verdict = Verdict.WAIT
+    verdict: RolloutVerdict = RolloutVerdict.WAIT
     reason: str = ""
     e_value: float = 1.0
     threshold: float

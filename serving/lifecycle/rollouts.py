@@ -7,7 +7,6 @@ asks the judge, and does what he says. Reconciler thread only.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ import structlog
 
 from serving.domain.decision import SteerRollout
 from serving.domain.errors import OperationRefused
-from serving.domain.judge import Verdict
+from serving.domain.judge import RolloutVerdict
 from serving.domain.policy import Arrival
 from serving.domain.rollout import RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
 from serving.domain.state import State
@@ -40,7 +39,10 @@ log = structlog.get_logger("serving.rollout")
 
 
 class Rollouts:
-    """All rollouts under way, each kept in its model's record. `settings_of` says how a model's versions take over."""
+    """All rollouts under way, each kept in its model's record. `settings_of` says how a model's versions take over.
+
+    `workers` is how many processes answer.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Rollouts:
         decisions: StandingDecisions,
         remembered: RememberedRollouts,
         metrics: Metrics,
+        workers: int = 1,
     ) -> None:
         self.settings_of = settings_of
         self._activation = activation
@@ -57,8 +60,8 @@ class Rollouts:
         self._decisions = decisions
         self._remembered = remembered
         self._metrics = metrics
+        self._workers = workers
         self._next_look = math.inf
-        self._newest_number = 0
 
     # --- what the policy asks, and is told ---------------------------------------------------------------------------
 
@@ -82,7 +85,7 @@ class Rollouts:
         """Let `record`, a standby, begin to take over from the active version: from where it was before a restart."""
         active = model.active
         assert active is not None
-        run = RolloutRun.begin(record, active, self.settings_of(model.name), self._take_number(), now)
+        run = RolloutRun.begin(record, active, self.settings_of(model.name), self._workers, now)
         before = self._remembered.get(model.name).running
         if before is not None and (before.digest, before.kept_digest) == (record.digest, active.digest):
             _resume(run, before)
@@ -101,7 +104,7 @@ class Rollouts:
             return
         has_holdback = run.settings.holdback > 0 and run.settings.bake_seconds > 0
         if run.has_passed and has_holdback and not run.is_held and not run.old.is_copy_lost:
-            run.enter(RolloutPhase.BAKE, 1, self._take_number(), now)
+            run.enter(RolloutPhase.BAKE, 1, now)
             self._remember(model, run)
         else:
             reason = run.judgement.reason if run.has_passed else "it is pinned, or the version before cannot answer"
@@ -113,11 +116,6 @@ class Rollouts:
         assert run is not None
         is_baking = run.phase is RolloutPhase.BAKE
         self._end(model, run, RolloutEnd.PROMOTED if is_baking else RolloutEnd.SUPERSEDED, reason, JUDGE)
-
-    def _take_number(self) -> int:
-        """Return the number of another split: it only grows, also over restarts unless the clock is set back."""
-        self._newest_number = max(self._newest_number + 1, time.time_ns() // 1000)
-        return self._newest_number
 
     # --- looking at what has been counted ----------------------------------------------------------------------------
 
@@ -157,20 +155,20 @@ class Rollouts:
         if has_news or judgement != before:
             self._journal.dirty.add(model.name)
             self._metrics.record_rollout(model.name, run.to_status())
-        if judgement.verdict is not before.verdict and judgement.verdict is not Verdict.WAIT:
+        if judgement.verdict is not before.verdict and judgement.verdict is not RolloutVerdict.WAIT:
             self._tell_verdict(model, run)
         if run.is_held or run.settings.observe or run.has_passed:
             return
         match judgement.verdict:
-            case Verdict.ROLLBACK:
+            case RolloutVerdict.ROLLBACK:
                 self._roll_back(model, run, judgement.reason, JUDGE)
-            case Verdict.PROMOTE:
+            case RolloutVerdict.PROMOTE:
                 self._advance(model, run, judgement.reason, now)
-            case Verdict.INCONCLUSIVE:
+            case RolloutVerdict.INCONCLUSIVE:
                 self._settle(model, run, judgement.reason, now)
 
     def _tell_verdict(self, model: ModelRecord, run: RolloutRun) -> None:
-        write = log.warning if run.judgement.verdict is not Verdict.PROMOTE else log.info
+        write = log.warning if run.judgement.verdict is not RolloutVerdict.PROMOTE else log.info
         write(
             "rollout_judged",
             model=model.name,
@@ -194,7 +192,7 @@ class Rollouts:
             self._end(model, run, RolloutEnd.PROMOTED, reason, JUDGE)
             self._activation.publish_standbys(model)
         elif run.step < run.steps:
-            run.enter(run.phase, run.step + 1, self._take_number(), now)
+            run.enter(run.phase, run.step + 1, now)
             self._journal.operator(model, GATE, JUDGE, run.new.version, f"{_describe(run)}: {reason}")
             self._go_on(model, run)
             reach("rollout-stepped")
@@ -334,7 +332,7 @@ def _resume(run: RolloutRun, before: RememberedRun) -> None:
     run.since, run.is_held = before.since, before.is_held
     if before.phase is run.phase:
         run.step = min(before.step, run.steps)
-        run.evidence = replace(before.evidence, bounds=run.evidence.bounds)
+        run.evidence = replace(before.evidence, bounds=run.evidence.bounds, places=run.evidence.places)
 
 
 def _describe(run: RolloutRun) -> str:
@@ -346,7 +344,7 @@ def _describe(run: RolloutRun) -> str:
 def _effect(run: RolloutRun) -> str:
     if run.is_held or run.settings.observe:
         return "none: it is held" if run.is_held else "none: rollout.observe is set"
-    if run.judgement.verdict is Verdict.INCONCLUSIVE and run.phase is not RolloutPhase.BAKE:
+    if run.judgement.verdict is RolloutVerdict.INCONCLUSIVE and run.phase is not RolloutPhase.BAKE:
         return {"hold": "it stays as it is"}.get(run.settings.on_inconclusive, run.settings.on_inconclusive)
     return run.judgement.verdict.value
 

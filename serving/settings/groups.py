@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from serving.domain.environment_names import why_not_an_environment_name
 from serving.domain.provenance import InvalidSignature, parse_public_key
 from serving.domain.server_names import why_not_a_server_name
+from serving.domain.version import why_not_a_name
 from serving.settings.token_digest import TokenDigest
 
 
@@ -50,7 +64,14 @@ def _require_public_key(text: str) -> str:
 def _require_environment_name(text: str) -> str:
     why = why_not_an_environment_name(text)
     if why is not None:
-        raise PydanticCustomError("environment_name", "{why}; choose another name", {"why": why})
+        raise PydanticCustomError("table_name", "{why}; choose another name", {"why": why})
+    return text
+
+
+def _require_model_name(text: str) -> str:
+    why = why_not_a_name(text)
+    if why is not None:
+        raise PydanticCustomError("table_name", "no model is called that: {why}", {"why": why})
     return text
 
 
@@ -58,6 +79,15 @@ def _require_growth(steps: tuple[float, ...]) -> tuple[float, ...]:
     if not steps or list(steps) != sorted(set(steps)):
         raise PydanticCustomError("steps", "should hold one share or more, each larger than the one before")
     return steps
+
+
+_STICKY = re.compile(r"header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}|field:[^\x00-\x1f]{1,200}")
+
+
+def _require_sticky(text: str) -> str:
+    if not _STICKY.fullmatch(text):
+        raise PydanticCustomError("sticky", "should be header:NAME or field:NAME")
+    return text
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -69,7 +99,7 @@ Percents = Annotated[
     BeforeValidator(_split_list),
     AfterValidator(_require_growth),
 ]
-Sticky = Annotated[str, Field(pattern=r"^(header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}|field:.{1,200})$")]
+Sticky = Annotated[str, AfterValidator(_require_sticky)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 ServerNameTexts = Annotated[
     tuple[Annotated[str, AfterValidator(_require_server_name)], ...], NoDecode, BeforeValidator(_split_list)
@@ -177,6 +207,9 @@ class GateSettings(Group):
         "refuse", description="a model trained with another major.minor of scikit-learn"
     )
     max_latency_seconds: Positive = Field(5.0, description="longest one-row prediction (median)")
+    max_disagreement: float | None = Field(
+        None, ge=0, le=1, description="share of labels that may differ in the replay; not set: any, they are only shown"
+    )
 
 
 class EngineSettings(Group):
@@ -255,7 +288,7 @@ class RolloutSettings(Group):
 
 
 class ModelSettings(Group):
-    """What is set for one model: the tables ``[models.<name>.*]``."""
+    """What is set for one model: the tables ``[models.<name>.*]``. `Settings` fills in what is not set."""
 
     rollout: RolloutSettings = RolloutSettings()
 
@@ -304,8 +337,32 @@ class Settings(BaseSettings):
     environments: EnvironmentSettings = EnvironmentSettings()
     replay: ReplaySettings = ReplaySettings()
     rollout: RolloutSettings = RolloutSettings()
+    models: dict[Annotated[str, AfterValidator(_require_model_name)], ModelSettings] = Field(
+        {}, description="what differs for some models, by their names"
+    )
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("models")
+    @classmethod
+    def _fill_models(cls, models: dict[str, ModelSettings], others: ValidationInfo) -> dict[str, ModelSettings]:
+        general: RolloutSettings | None = others.data.get("rollout")  # none: it cannot be used, which is told already
+        if general is None:
+            return models
+        given = {
+            name: {key: getattr(each.rollout, key) for key in each.rollout.model_fields_set}
+            for name, each in models.items()
+        }
+        return {name: ModelSettings(rollout=general.model_copy(update=own)) for name, own in given.items()}
+
+    def rollout_of(self, model: str) -> RolloutSettings:
+        """Return how versions of a model take over: as ``[models.<name>.rollout]`` says, else as ``[rollout]`` does.
+
+        A variable's name has no case: a table in lower case is for the model of that name in any case, unless another
+        table has exactly its name.
+        """
+        own = self.models.get(model) or self.models.get(model.lower())
+        return self.rollout if own is None else own.rollout
 
     @classmethod
     def settings_customise_sources(
@@ -320,17 +377,40 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTables:
+    """Tables with names of the user's choice: ``[group.<name>]``, or ``[group.<name>.inner]``.
+
+    `held_in` is the field of the group that they are in, None where the group is nothing but them.
+    """
+
+    held_in: str | None
+    inner: tuple[str, ...]
+    fields: Mapping[str, FieldInfo]
+
+    def locate(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Return where in the settings a path is: with the field that holds the tables."""
+        return (path[0], self.held_in, *path[1:]) if self.held_in is not None else path
+
+
+TABLES: Mapping[str, NamedTables] = MappingProxyType(
+    {
+        "environments": NamedTables("named", (), NamedEnvironment.model_fields),
+        "models": NamedTables(None, ("rollout",), RolloutSettings.model_fields),
+    }
+)
+"""The groups with such tables."""
 GROUPS: dict[str, type[BaseModel]] = {
     name: field.annotation
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-}
-TABLES = {"environments": "named"}
-"""For a group that holds tables with names of the user's choice: the field that they are in."""
-TABLE_FIELDS = {"environments": NamedEnvironment.model_fields}
-"""The fields of such a table, by group."""
+} | {"models": ModelSettings}
 KEYS = tuple(
-    f"{group}.{name}" for group, kind in GROUPS.items() for name in kind.model_fields if name != TABLES.get(group)
+    f"{group}.{name}"
+    for group, kind in GROUPS.items()
+    if group != "models"
+    for name in kind.model_fields
+    if group not in TABLES or name != TABLES[group].held_in
 )
 
 

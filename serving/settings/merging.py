@@ -50,10 +50,8 @@ def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Se
 
 
 def _locate(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return where in the settings a path is: named tables are in a field of their group."""
-    if len(path) > 1 and is_table(*path[:2]):
-        return (path[0], TABLES[path[0]], *path[1:])
-    return path
+    """Return where in the settings a path is: named tables can be in a field of their group."""
+    return TABLES[path[0]].locate(path) if len(path) > 1 and is_table(*path[:2]) else path
 
 
 def _set_value(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
@@ -95,10 +93,10 @@ def _gather_values(flags: Mapping[str, Any], file: Path | None) -> dict[str, Giv
 
 def _keep_spelling(layer: Iterable[GivenValue], given: Mapping[str, GivenValue]) -> Iterator[GivenValue]:
     """Yield values; one from a variable, whose name has no case, belongs to the table of that name in the file."""
-    known = {each.path[1].lower(): each.path[1] for each in given.values() if len(each.path) > 2}
+    known = {(each.path[0], each.path[1].lower()): each.path[1] for each in given.values() if len(each.path) > 2}
     for each in layer:
-        if each.source == SettingSource.ENVIRONMENT and len(each.path) > 2 and each.path[1] in known:
-            yield replace(each, path=(each.path[0], known[each.path[1]], *each.path[2:]))
+        if each.source == SettingSource.ENVIRONMENT and len(each.path) > 2 and each.path[:2] in known:
+            yield replace(each, path=(each.path[0], known[each.path[0], each.path[1]], *each.path[2:]))
         else:
             yield each
 
@@ -157,10 +155,12 @@ def _find_table(spelling: str) -> tuple[str, ...] | None:
     if not spelling.upper().startswith(PREFIX):
         return None
     group, _, rest = spelling.upper().removeprefix(PREFIX).lower().partition("__")
-    name, _, field = rest.rpartition("__")
-    if not rest or not is_table(group, name or field):
+    first, _, others = rest.partition("__")
+    if not rest or not is_table(group, rest if not others else first):
         return None
-    return (group, name, field) if name else (group, field)
+    inner = len(TABLES[group].inner)
+    name, *fields = rest.rsplit("__", 1 + inner) if rest.count("__") > inner else rest.split("__")
+    return (group, name, *fields)
 
 
 def _read_platform(environment: Mapping[str, str]) -> Iterator[GivenValue]:
@@ -200,10 +200,17 @@ def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any
             yield (group,), content
             continue
         for name, value in content.items():
-            if isinstance(value, dict) and value and is_table(group, name):
-                yield from (((group, name, field), each) for field, each in value.items())
-            else:
-                yield (group, name), value
+            depth = 1 + len(TABLES[group].inner) if is_table(group, name) else 0
+            yield from (((group, name, *inner), each) for inner, each in _walk(value, depth))
+
+
+def _walk(value: Any, depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield path and value for what is so many tables deep; empty tables and values before that are yielded as well."""
+    if depth == 0 or not isinstance(value, dict) or not value:
+        yield (), value
+        return
+    for name, each in value.items():
+        yield from (((name, *inner), found) for inner, found in _walk(each, depth - 1))
 
 
 def _read_flags(flags: Mapping[str, Any]) -> Iterator[GivenValue]:

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-from serving.settings.groups import GROUPS, KEYS, TABLE_FIELDS, TABLES, is_table
+from serving.settings.groups import GROUPS, KEYS, TABLES, is_table
 from serving.settings.token_digest import TokenDigest
 
 PREFIX = "SERVING_"
@@ -32,7 +33,8 @@ class GivenValue:
     """One value as it was given.
 
     `path` is group and field (or what stands in their place when it is no setting), with the name of the table between
-    them in a group of named tables; `source` says where the value was found, `spelling` how the key is written there.
+    them in a group of named tables, and the table in it if there is one; `source` says where the value was found,
+    `spelling` how the key is written there.
     """
 
     path: tuple[str, ...]
@@ -61,11 +63,12 @@ def describe_problems(given: Mapping[str, GivenValue], error: ValidationError) -
 
 
 def _find_path(location: Sequence[int | str]) -> tuple[str, ...]:
-    """Return the path of the setting that an error is about; named tables are in a field of their group."""
+    """Return the path of the setting that an error is about; named tables can be in a field of their group."""
     group, *rest = (str(part) for part in location if part != "[key]")  # pydantic's place of a table's name
-    if rest[:1] == [TABLES.get(group)]:
-        return (group, *rest[1:3])
-    return (group, *rest[:1])
+    tables = TABLES.get(group)
+    if tables is None or (tables.held_in is not None and rest[:1] != [tables.held_in]):
+        return (group, *rest[:1])
+    return (group, *rest[tables.held_in is not None :][: 2 + len(tables.inner)])
 
 
 def _find_given(path: tuple[str, ...], given: Mapping[str, GivenValue]) -> list[GivenValue]:
@@ -84,16 +87,15 @@ def _describe_problem(each: GivenValue, kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return f"no such setting; {_suggest_key(each)}"
     if not rest:
-        example = next(key for key in KEYS if key.startswith(f"{group}."))
-        return f"a group is set field by field, such as {_spell_key(example, each)}"
+        return f"a group is set field by field, such as {_spell_path(_example_of(group), each)}"
+    if kind == "table_name" and len(rest) > 1:
+        return message
     if not is_table(group, rest[0]):
-        fields = GROUPS[group].model_fields
-    elif len(rest) == 1 and each.value != {}:
+        fields: Mapping[str, FieldInfo] = GROUPS[group].model_fields
+    elif len(rest) < 2 + len(TABLES[group].inner) and each.value != {}:
         return f"no such setting; {_suggest_key(each)}"
     else:
-        fields = TABLE_FIELDS[group]
-    if kind == "environment_name":
-        return message
+        fields = TABLES[group].fields
     if kind == "missing":
         return (
             f"is empty; it needs {' and '.join(fields)}, such as {_spell_path((*each.path, next(iter(fields))), each)}"
@@ -103,6 +105,14 @@ def _describe_problem(each: GivenValue, kind: str, message: str) -> str:
     # pydantic says: Input should be a valid integer, unable to parse string as an integer
     expected = message.removeprefix("Input ").partition(", unable to")[0].partition(" for <class")[0]
     return f"{seen} {expected} ({field.description})"
+
+
+def _example_of(group: str) -> tuple[str, ...]:
+    for key in KEYS:
+        if key.startswith(f"{group}."):
+            return (group, key.removeprefix(f"{group}."))
+    tables = TABLES[group]
+    return (group, "<name>", *tables.inner, next(iter(tables.fields)))
 
 
 def _suggest_key(each: GivenValue) -> str:
@@ -127,10 +137,12 @@ def _suggest_key(each: GivenValue) -> str:
 
 def _find_close_path(group: str, rest: Sequence[str]) -> tuple[str, ...]:
     """Return the setting that was probably meant, in a group of named tables."""
-    settings = [name for name in GROUPS[group].model_fields if name != TABLES[group]]
+    settings = [key.removeprefix(f"{group}.") for key in KEYS if key.startswith(f"{group}.")]
     if len(rest) == 1 and (close := difflib.get_close_matches(rest[0], settings, n=1, cutoff=0.7)):
         return (group, close[0])
-    return (group, rest[0], next(iter(TABLE_FIELDS[group])))
+    tables = TABLES[group]
+    last = difflib.get_close_matches(rest[-1], tables.fields, n=1, cutoff=0.6) if len(rest) > 1 else []
+    return (group, rest[0], *tables.inner, last[0] if last else next(iter(tables.fields)))
 
 
 def _spell_path(path: tuple[str, ...], like: GivenValue) -> str:

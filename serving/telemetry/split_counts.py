@@ -1,7 +1,7 @@
 """Counts what two versions answer while requests are shared between them, for the judge of the new one.
 
-Of a client that is known by a key, one bad answer in a second counts: a broken client alone says little about a
-version. With several workers it counts once a second in each.
+Of a client that is known by a key, one bad answer in a second counts, and the client itself counts once: what a broken
+client sends says little about a version. With several workers it may count so in each.
 """
 
 from __future__ import annotations
@@ -10,56 +10,47 @@ import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import NamedTuple, cast
-from zlib import crc32
 
 from serving.domain.rollout import BadExample
 from serving.telemetry.count_sheet import CountSheet, Key
 
-KEY_BITS = 48  # of which each key of the new version's bad answers sets one; a float64 holds them exactly
 MOST_EXAMPLES = 8  # of one split
-NEW, NEW_BAD, OLD, OLD_BAD, NEW_KEYS = range(5)
+NEW, NEW_BAD, OLD, OLD_BAD, NEW_CLIENTS, OLD_CLIENTS = range(6)
+MOST_CLIENTS = 1 << 16  # that are remembered; further ones count on neither side
 SPLIT = "split"
 
 
 class SplitCount(NamedTuple):
-    """The answers of the new and the old version, those that went bad, and bits for the keys of the new one's bad ones.
+    """The answers of the new and the old version, those that went bad, and the clients that had these.
 
-    Several keys may share a bit, so there are at least as many keys as bits.
+    A client that is not known by a key is one of its own with each request.
     """
 
     new: int = 0
     new_bad: int = 0
     old: int = 0
     old_bad: int = 0
-    key_bits: int = 0
+    new_clients: int = 0
+    old_clients: int = 0
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> SplitCount:
         """Return what a row holds."""
-        new, new_bad, old, old_bad, key_bits = (int(number) for number in numbers[: len(cls._fields)])
-        return cls(new, new_bad, old, old_bad, key_bits)
+        return cls(*map(int, numbers[: OLD_CLIENTS + 1]))
 
-    def __add__(self, other: object) -> SplitCount:
-        if not isinstance(other, SplitCount):
-            return NotImplemented
-        return SplitCount(
-            self.new + other.new,
-            self.new_bad + other.new_bad,
-            self.old + other.old,
-            self.old_bad + other.old_bad,
-            self.key_bits | other.key_bits,
-        )
+    def plus(self, other: SplitCount) -> SplitCount:
+        """Return the sum."""
+        return SplitCount(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
 
-    @property
-    def least_keys(self) -> int:
-        """How many clients had bad answers of the new version, at least."""
-        return self.key_bits.bit_count()
+    def minus(self, other: SplitCount) -> SplitCount:
+        """Return what has come since the other."""
+        return SplitCount(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
 
 
 class _Row:
     """The row of one split. Event loop thread only."""
 
-    __slots__ = ("_bad_keys", "_second", "examples", "number", "numbers", "record")
+    __slots__ = ("_bad_keys", "_clients", "_second", "examples", "number", "numbers", "record")
 
     def __init__(self, number: int, numbers: MutableSequence[float], record: int | None) -> None:
         self.number = number
@@ -68,22 +59,32 @@ class _Row:
         self.examples: dict[BadExample, None] = {}
         self._second = 0
         self._bad_keys: set[bytes] = set()
+        self._clients: set[bytes] = set()
 
     def add(self, key: bytes | None, *, is_new: bool, is_bad: bool, now: Callable[[], float]) -> None:
         numbers = self.numbers
-        if is_bad and key is not None:
-            second = int(now())
-            if second != self._second:
-                self._second = second
-                self._bad_keys.clear()
-            if key in self._bad_keys:
-                return
-            self._bad_keys.add(key)
-            if is_new:
-                numbers[NEW_KEYS] = int(numbers[NEW_KEYS]) | 1 << crc32(key) % KEY_BITS
-        numbers[NEW if is_new else OLD] += 1
         if is_bad:
+            if key is not None and not self._is_first_in_second(key, int(now())):
+                return
             numbers[NEW_BAD if is_new else OLD_BAD] += 1
+            if key is None or self._is_first(key):
+                numbers[NEW_CLIENTS if is_new else OLD_CLIENTS] += 1
+        numbers[NEW if is_new else OLD] += 1
+
+    def _is_first_in_second(self, key: bytes, second: int) -> bool:
+        if second != self._second:
+            self._second = second
+            self._bad_keys.clear()
+        if key in self._bad_keys:
+            return False
+        self._bad_keys.add(key)
+        return True
+
+    def _is_first(self, key: bytes) -> bool:
+        if key in self._clients or len(self._clients) >= MOST_CLIENTS:
+            return False
+        self._clients.add(key)
+        return True
 
 
 class SplitCounts:
@@ -164,7 +165,7 @@ class SummedSplits:
         if number > newest:
             count = SplitCount()
         if number >= newest:
-            self._sums[model] = (number, count + SplitCount.of(numbers))
+            self._sums[model] = (number, count.plus(SplitCount.of(numbers)))
 
     def get(self, model: str, number: int) -> SplitCount:
         """Return what they have counted in a split."""

@@ -143,7 +143,7 @@ class SummedTraffic(Collector):
             for worker in self._live:
                 for record in self._read(worker):
                     if record.key == wanted:
-                        found += SplitCount.of(record.numbers)
+                        found = found.plus(SplitCount.of(record.numbers))
         return found
 
     def sum(self) -> Sums:

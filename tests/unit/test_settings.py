@@ -180,6 +180,63 @@ def test_each_problem_of_environments_is_told_once(write: Write, monkeypatch: py
     ]
 
 
+# --- models by name ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_has_its_own_rollout_and_the_rest_of_the_general_one(write: Write) -> None:
+    write(
+        '[rollout]\nalpha = 0.02\nsteps = [1]\n[models.iris.rollout]\nstrategy = "canary"\nsteps = [20, 50]\n'
+        "[models.wine]\n[models.empty.rollout]\n"
+    )
+    found = load_settings()
+    iris = found.rollout_of("iris")
+    assert (iris.strategy, iris.steps, iris.alpha) == ("canary", (20, 50), 0.02)
+    for other in ("wine", "empty", "unknown"):
+        assert found.rollout_of(other) == found.rollout
+    assert found.rollout.steps == (1,)
+
+
+def test_variables_set_fields_of_a_model_beside_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[rollout]\nalpha = 0.02\n[models.Iris.rollout]\nsteps = [1]\nstrategy = "shadow"\n')
+    monkeypatch.setenv("SERVING_MODELS__IRIS__ROLLOUT__STEPS", "20,50")
+    monkeypatch.setenv("SERVING_MODELS__A__B__ROLLOUT__MARGIN", "3")
+    monkeypatch.setenv("SERVING_MODELS__A__B__ROLLOUT__SLO_SECONDS", "")
+    monkeypatch.setenv("SERVING_ROLLOUT__TOLERANCE", "0.5")
+    found = load_settings()
+    assert set(found.models) == {"Iris", "a__b"}
+    iris = found.rollout_of("Iris")
+    assert (iris.strategy, iris.steps, iris.alpha, iris.tolerance) == ("shadow", (20, 50), 0.02, 0.5)
+    assert (found.rollout_of("a__b").margin, found.rollout_of("a__b").tolerance) == (3, 0.5)
+
+
+def test_a_variable_is_for_the_model_of_that_name_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_MODELS__IRIS__ROLLOUT__STRATEGY", "canary")
+    found = load_settings()
+    assert found.rollout_of("Iris").strategy == found.rollout_of("iris").strategy == "canary"
+    assert found.rollout_of("other").strategy == "swap"
+
+
+def test_a_model_and_an_environment_of_one_name_are_two(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[environments.IRIS]\npython = "a"\n[models.iRIS.rollout]\nalpha = 0.1\n')
+    monkeypatch.setenv("SERVING_MODELS__IRIS__ROLLOUT__STRATEGY", "canary")
+    monkeypatch.setenv("SERVING_ENVIRONMENTS__IRIS__PYTHON", "b")
+    found = load_settings()
+    assert (set(found.models), set(found.environments.named)) == ({"iRIS"}, {"IRIS"})
+
+
+def test_each_problem_of_models_is_told_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("[rollout]\nalpha = 7\n[models.a.rollout]\nsteps = [5, 3]\n[models.b.rolout]\nsteps = [1]\n")
+    monkeypatch.setenv("SERVING_MODELS__A__ROLLOUT__STRATEGY", "canari")
+    monkeypatch.setenv("SERVING_MODELS__C__ROLLOUT__STEPS", "20,100")
+    assert [line.split(" (")[0] for line in problems()] == [
+        "settings.toml: rollout.alpha: 7 should be less than 0.5",
+        "environment: SERVING_MODELS__A__ROLLOUT__STRATEGY: 'canari' should be 'swap', 'shadow' or 'canary'",
+        "settings.toml: models.a.rollout.steps: [5, 3] should hold one share or more, each larger than the one before",
+        "settings.toml: models.b.rolout.steps: no such setting; did you mean models.b.rollout.steps?",
+        "environment: SERVING_MODELS__C__ROLLOUT__STEPS: '20,100' should be less than 100",
+    ]
+
+
 # --- what cannot be used ----------------------------------------------------------------------------------------------
 
 
@@ -223,6 +280,15 @@ def test_each_problem_of_environments_is_told_once(write: Write, monkeypatch: py
             "[environments]\nidle_seconds = -1",
             "environments.idle_seconds: -1 should be greater than or equal to 0 (how",
         ),
+        ("models = 1", "models: a group is set field by field, such as models.<name>.rollout.strategy"),
+        ("[models]\niris = 1", "models.iris: no such setting; did you mean models.iris.rollout.strategy?"),
+        ("[models.iris]\nsteps = [1]", "models.iris.steps: no such setting; did you mean models.iris.rollout.steps?"),
+        ("[models.iris]\nrollout = 1", "models.iris.rollout: no such setting; did you mean models.iris.rollout.st"),
+        ("[models.iris.rollout]\nstps = [1]", "models.iris.rollout.stps: no such setting; did you mean models.iris.r"),
+        ("[models.iris.rollout]\nsteps = []", "models.iris.rollout.steps: [] should hold one share or more, each l"),
+        ("[models.active.rollout]\nalpha = 0.1", "models.active.rollout.alpha: no model is called that: 'active' is"),
+        ('[rollout]\nsticky = "cookie:a"', "rollout.sticky: 'cookie:a' should be header:NAME or field"),
+        ("[rollout]\nsteps = [50, 50]", "rollout.steps: [50, 50] should hold one share or more, each larger than"),
         ('environments = "p"', "environments: a group is set field by field, such as environments.path"),
         ("[server]\nport =", "is not TOML: Invalid value (at "),
         ("a = 1\n[server]\nport = 1\nport = 2", "is not TOML: Cannot overwrite a value (at line 4, the last one)"),
@@ -254,6 +320,11 @@ def test_a_problem_in_the_file_is_one_line_with_its_path(text: str, line: str, w
         ("SERVING_ENVIRONMENTS__OWN__PYTHON", "p", "'own' is a reserved word; choose another name"),
         ("SERVING_ENVIRONMENTS", "p", "a group is set field by field, such as SERVING_ENVIRONMENTS__PATH"),
         ("SERVING_ENVIRONMENT__SK13__PYTHON", "p", "no such setting; did you mean SERVING_ENVIRONMENTS?"),
+        ("SERVING_MODELS", "p", "a group is set field by field, such as SERVING_MODELS__<NAME>__ROLLOUT__STRATEGY"),
+        ("SERVING_MODELS__IRIS", "p", "no such setting; did you mean SERVING_MODELS__IRIS__ROLLOUT__STRATEGY?"),
+        ("SERVING_MODELS__IRIS__STEPS", "1", "no such setting; did you mean SERVING_MODELS__IRIS__ROLLOUT__STEPS?"),
+        ("SERVING_MODELS__IRIS__ROLLOUT__STPS", "1", "no such setting; did you mean SERVING_MODELS__IRIS__ROLLOUT__ST"),
+        ("SERVING_MODELS__IRIS__ROLLOUT__STEPS", "20,x", "'20,x' should be a valid number (shares of requests"),
         ("SERVING_SERVER__PORT", "eighty", "'eighty' should be a valid integer (port"),
         ("SERVING_SERVER__FAIL_FAST", "perhaps", "'perhaps' should be a valid boolean (exit"),
         ("SERVING_STORE__IGNORE", "[a", "'[a' should be a valid tuple (glob"),

@@ -32,3 +32,15 @@ def test_a_long_value_is_compared_as_a_whole() -> None:
     one, other = (dump_shared(make_shared(Settings(security={"pickle_trusted": (*names, last)}))) for last in "ab")
     (difference,) = describe_differences(one, other)
     assert len(difference) < 1000
+
+
+def test_what_is_set_for_a_model_is_shared_whole() -> None:
+    one, other = (
+        make_shared(Settings(rollout={"alpha": 0.02}, models={"iris": {"rollout": {"margin": margin}}}))
+        for margin in (2.5, 3.0)
+    )
+    sent = Settings.model_validate_json(one.model_dump_json())
+    assert sent == one
+    assert (sent.rollout_of("iris").alpha, sent.rollout_of("iris").margin) == (0.02, 2.5)
+    (difference,) = describe_differences(dump_shared(one), dump_shared(other))
+    assert difference.startswith("models.iris is ")

@@ -29,6 +29,7 @@ from serving.domain.plan import (
     ReplaceHost,
     ReportOutage,
     Route,
+    Split,
     Unload,
     place,
 )
@@ -127,7 +128,7 @@ def test_every_command_and_fact_can_be_written_down(message: Any) -> None:
 def test_no_command_and_no_fact_is_left_out() -> None:
     values = {each for each in vars(plans).values() if dataclasses.is_dataclass(each)}
     own = {each for each in values if each.__module__ == plans.__name__}
-    assert own - {Compiled, Hosted, Route, Plan} == {type(message) for message in MESSAGES}
+    assert own - {Compiled, Hosted, Split, Route, Plan} == {type(message) for message in MESSAGES}
 
 
 def _plain(value: Any) -> Any:
