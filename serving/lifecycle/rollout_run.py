@@ -161,18 +161,17 @@ class RolloutRun:
 
     def to_past(self, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
         """Return what is remembered of it when it has ended."""
-        new, old = _counts(self.evidence)
-        return PastRollout(
-            version=self.new.version,
-            end=end,
-            at=now_utc(),
-            reason=reason,
-            actor=actor,
-            e_value=_shown(self.evidence),
-            new=new,
-            old=old,
-            examples=self.examples,
-        )
+        past = describe_end(self.new.version, self.evidence, end, reason, actor)
+        return past.model_copy(update={"examples": self.examples})
+
+
+def describe_end(version: str, evidence: Evidence, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
+    """Return what is remembered of the rollout of a version that has ended now."""
+    new, old = _counts(evidence)
+    e_value = _shown(evidence)
+    return PastRollout(
+        version=version, end=end, at=now_utc(), reason=reason, actor=actor, e_value=e_value, new=new, old=old
+    )
 
 
 def _counts(evidence: Evidence) -> tuple[AnswerCount, AnswerCount]:

@@ -16,7 +16,7 @@ from serving.domain.decision import SteerRollout
 from serving.domain.errors import OperationRefused
 from serving.domain.judge import RolloutVerdict
 from serving.domain.policy import Arrival
-from serving.domain.rollout import RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
+from serving.domain.rollout import PastRollout, RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
 from serving.domain.state import State
 from serving.domain.status import Failure
 from serving.failpoints import reach
@@ -24,7 +24,7 @@ from serving.lifecycle.activation import Activation
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
-from serving.lifecycle.rollout_run import RolloutRun, SettingsOf
+from serving.lifecycle.rollout_run import RolloutRun, SettingsOf, describe_end
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
 
@@ -98,6 +98,7 @@ class Rollouts:
         """Note that `record` is about to become active. The old version keeps a part for a while, if that is set."""
         run = model.rollout
         if run is None:
+            self._end_remembered(model, record)
             return
         if record is not run.new:
             self._end(model, run, RolloutEnd.SUPERSEDED, f"version '{record.version}' takes over", JUDGE)
@@ -266,6 +267,23 @@ class Rollouts:
     def _end(self, model: ModelRecord, run: RolloutRun, end: RolloutEnd, reason: str, actor: str) -> None:
         """Forget a rollout. The plan without it is published with the next step of the model."""
         model.rollout = None
+        self._note_end(model, run.to_past(end, reason, actor))
+        if run.new.state in (State.CANARY, State.SHADOW) and end is not RolloutEnd.PROMOTED:
+            self._journal.move(run.new, State.READY, f"{end.value}: {reason}")
+
+    def _end_remembered(self, model: ModelRecord, record: VersionRecord) -> None:
+        """End a rollout from before a restart, if it cannot go on because `record` becomes active."""
+        before = self._remembered.get(model.name).running
+        if before is None or record.digest == before.kept_digest:
+            return
+        if record.digest == before.digest:
+            end, reason = RolloutEnd.PROMOTED, "it has taken over; since a restart nothing is loaded to compare it with"
+        else:
+            end, reason = RolloutEnd.SUPERSEDED, f"version '{record.version}' takes over"
+        self._note_end(model, describe_end(before.version, before.evidence, end, reason, JUDGE))
+
+    def _note_end(self, model: ModelRecord, past: PastRollout) -> None:
+        end, reason, actor = past.end, past.reason, past.actor
         known = self._remembered.get(model.name)
         rollbacks, is_stopped = known.rollbacks, known.is_stopped
         if end is RolloutEnd.PROMOTED or actor != JUDGE:
@@ -273,13 +291,10 @@ class Rollouts:
         elif end is RolloutEnd.ROLLED_BACK:
             rollbacks += 1
             is_stopped = rollbacks >= MOST_ROLLBACKS
-        last = run.to_past(end, reason, actor)
-        self._remembered.note(model.name, RememberedRollout(None, last, rollbacks, is_stopped))
+        self._remembered.note(model.name, RememberedRollout(None, past, rollbacks, is_stopped))
         if is_stopped and not known.is_stopped:
             log.error("rollouts_stopped", model=model.name, reason=_stopped(model.name))
-        self._journal.operator(model, GATE, actor, run.new.version, f"{end.value}: {reason}")
-        if run.new.state in (State.CANARY, State.SHADOW) and end is not RolloutEnd.PROMOTED:
-            self._journal.move(run.new, State.READY, f"{end.value}: {reason}")
+        self._journal.operator(model, GATE, actor, past.version, f"{end.value}: {reason}")
         self._metrics.count_rollout(model.name, end.value)
 
     def _go_on(self, model: ModelRecord, run: RolloutRun) -> None:
