@@ -318,9 +318,10 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
 
-    @initialize(versions=st.sets(VERSIONS, min_size=2))
-    def begin(self, versions: set[str]) -> None:
+    @initialize(versions=st.sets(VERSIONS, min_size=2), is_gradual=st.booleans())
+    def begin(self, versions: set[str], is_gradual: bool) -> None:
         """A store of some versions that have settled."""
+        self.world.is_gradual = is_gradual
         for version in sorted(versions):
             self.drop(version, is_good=True)
         self.world.now += SETTLE_SECONDS
@@ -383,11 +384,6 @@ class Life(RuleBasedStateMachine):
     @rule(keep_warm=st.integers(0, 2))
     def configure(self, keep_warm: int) -> None:
         self.world.keep_warm = keep_warm
-
-    @rule(is_gradual=st.booleans())
-    def choose_strategy(self, is_gradual: bool) -> None:
-        if self.world.arrival is None:
-            self.world.is_gradual = is_gradual
 
     @precondition(lambda self: self.world.arrival is not None)
     @rule()
