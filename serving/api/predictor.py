@@ -26,7 +26,7 @@ from serving.domain.errors import BodyTooLarge, NotAcceptable, Overloaded, Reque
 from serving.domain.rollout import BadExample
 from serving.domain.signature import Signature
 from serving.domain.text import without_values
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked
 from serving.plane.prediction import (
     Answer,
     PredictRequest,
@@ -49,10 +49,11 @@ from serving.telemetry.metrics import Metrics
 # Refusals that are the server's own, whichever version answers.
 _OF_THE_EDGE = (AccessRefused, BodyTooLarge, BodyTooSlow, NotAcceptable, Overloaded, UnsupportedMedia)
 
+SLOW_SECONDS, SLOW_ROW_SECONDS = 1.0, 0.001  # rows of slower requests are not sampled
 SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
-Target = tuple[str | None, str | Role | None]
+Target = tuple[str | None, Asked]
 """The model (None: the default one) and the version (None: the active one) that are asked for."""
 
 
@@ -175,6 +176,7 @@ class Predictor:
         if answer is None or not is_small(answer):
             return None
         written = call.write(answer, servable.signature)
+        _note(servable, answer, 0.0)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         return answer, written
 
@@ -213,6 +215,7 @@ class Predictor:
         except Exception as error:
             traffic.record(problems.kind_of(error).status, 0, perf_counter() - started)
             raise
+        _note(servable, answer, perf_counter() - started)
         traffic.record(200, answer.rows, perf_counter() - started)
         return answer
 
@@ -225,7 +228,9 @@ class Predictor:
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
+            began = perf_counter()
             answer = await compute(servable, ready, most if left is None else max(min(left, most), 0.0))
+            _note(servable, answer, perf_counter() - began)
         if is_small(answer) and not call.writes_slowly:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
@@ -285,3 +290,9 @@ class Predictor:
         if seen.model:
             return problems.refusal_of(error, seen.model, seen.version)
         return problems.refusal_of(error, *problems.names_of(names))
+
+
+def _note(servable: Servable, answer: Answer, seconds: float) -> None:
+    """Let the servable sample what it has answered, unless that took so long that nobody should compute it again."""
+    if answer.batch is not None and seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
+        servable.note(answer.method, answer.batch, answer.prediction)

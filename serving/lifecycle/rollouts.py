@@ -21,14 +21,17 @@ from serving.domain.state import State
 from serving.domain.status import Failure
 from serving.failpoints import reach
 from serving.lifecycle.activation import Activation
+from serving.lifecycle.inbox import AnswersCompared
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
 from serving.lifecycle.rollout_run import RolloutRun, SettingsOf, describe_end
+from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+SHOW_SECONDS = 0.5  # how often what is shown changes, unless the judge has said something else
 MOST_EXAMPLES = 8
 REMEMBER_SECONDS = 5.0  # how much evidence a restart may lose
 MOST_ROLLBACKS = 2  # in a row, until no other version is tried before an operator says so
@@ -52,6 +55,7 @@ class Rollouts:
         decisions: StandingDecisions,
         remembered: RememberedRollouts,
         metrics: Metrics,
+        shift_watch: ShiftWatch,
         workers: int = 1,
     ) -> None:
         self.settings_of = settings_of
@@ -60,6 +64,7 @@ class Rollouts:
         self._decisions = decisions
         self._remembered = remembered
         self._metrics = metrics
+        self._shift_watch = shift_watch
         self._workers = workers
         self._next_look = math.inf
 
@@ -144,19 +149,22 @@ class Rollouts:
 
     def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
         before = run.judgement
+        self._shift_watch.look(model.name, run, now)
         has_news = run.take(self._metrics.read_split(model.name, run.number))
         judgement = run.judge(now)
         found = self._metrics.read_examples(model.name, run.number)
         run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
-        if has_news:
+        if has_news and now >= run.remembered_at + REMEMBER_SECONDS:
+            run.remembered_at = now
+            self._remember(model, run)
+        run.has_news |= has_news or judgement != before
+        is_urgent = judgement.verdict is not before.verdict
+        if run.has_news and (is_urgent or now >= run.shown_at + SHOW_SECONDS):
+            run.has_news, run.shown_at = False, now
             run.draw()
-            if now >= run.remembered_at + REMEMBER_SECONDS:
-                run.remembered_at = now
-                self._remember(model, run)
-        if has_news or judgement != before:
             self._journal.dirty.add(model.name)
             self._metrics.record_rollout(model.name, run.to_status())
-        if judgement.verdict is not before.verdict and judgement.verdict is not RolloutVerdict.WAIT:
+        if is_urgent and judgement.verdict is not RolloutVerdict.WAIT:
             self._tell_verdict(model, run)
         if run.is_held or run.settings.observe or run.has_passed:
             return
@@ -167,6 +175,12 @@ class Rollouts:
                 self._advance(model, run, judgement.reason, now)
             case RolloutVerdict.INCONCLUSIVE:
                 self._settle(model, run, judgement.reason, now)
+
+    def note_shifts(self, model: ModelRecord | None, message: AnswersCompared) -> None:
+        """Take in how the answers of both versions are spread."""
+        run = None if model is None else model.rollout
+        if run is not None and run.number == message.number:
+            run.shifts, run.has_news = message.shifts, True
 
     def _tell_verdict(self, model: ModelRecord, run: RolloutRun) -> None:
         write = log.warning if run.judgement.verdict is not RolloutVerdict.PROMOTE else log.info

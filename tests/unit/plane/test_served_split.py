@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -39,7 +40,7 @@ def test_chance_and_keys_give_the_new_version_its_share(share: float) -> None:
 
 def test_a_client_that_has_come_to_the_new_version_stays_while_the_share_grows() -> None:
     shares = [new_ones(split(share)) for share in (0.05, 0.25, 0.5, 0.95)]
-    for fewer, more in zip(shares, shares[1:], strict=False):
+    for fewer, more in itertools.pairwise(shares):
         assert fewer < more
 
 
