@@ -240,15 +240,18 @@ class World:
         self.now += SETTLE_SECONDS
         self.act()
 
-    def act(self) -> None:
-        """Do what the policy says until it says nothing any more; it takes no time."""
+    def act(self, *, is_judged: bool = True) -> None:
+        """Do what the policy says until it says nothing any more; it takes no time.
+
+        What arrives passes at once if it is judged; else it stays on its way.
+        """
         for _ in range(MOST_STEPS):
             action = self.choose_action()
             if action is not None:
                 self.apply(action)
             elif self.running is not None:
                 self.finish()
-            elif self.arrival is not None:
+            elif self.arrival is not None and is_judged:
                 self.judge()
             else:
                 return
@@ -384,6 +387,13 @@ class Life(RuleBasedStateMachine):
     @rule(keep_warm=st.integers(0, 2))
     def configure(self, keep_warm: int) -> None:
         self.world.keep_warm = keep_warm
+
+    @rule(version=VERSIONS)
+    def arrive(self, version: str) -> None:
+        """A version appears and gets on its way, if it may."""
+        self.drop(version, is_good=True)
+        self.world.now += SETTLE_SECONDS
+        self.world.act(is_judged=False)
 
     @precondition(lambda self: self.world.arrival is not None)
     @rule()
