@@ -261,6 +261,11 @@ class Plane:
 
 
 async def _drain_and_close(servable: Servable) -> None:
+    """Free a servable when its last request has been answered. Requests that would wait for another host are told."""
+    if isinstance(servable.engine, HostedEngine):
+        version = servable.id.version
+        reason = f"version '{version}' is not served any more, and its process has ended; try again"
+        servable.engine.expect_no_host(HostLost(reason))
     await servable.drain()
     await servable.engine.close()
 
