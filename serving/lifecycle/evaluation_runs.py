@@ -156,6 +156,8 @@ class EvaluationRuns:
                 is_relative = is_reissue or gate in (GateName.CONTRACT, GateName.REPLAY)
                 contract = self._served.find_contract(model) if is_relative else None
                 against = contract.digest if contract else None
+                if gate == GateName.REPLAY:
+                    against = against or ""  # of no version, when that has gone meanwhile: it is about no bytes alone
                 if not is_relative and candidate is not None and _depends_on_environments(report):
                     against = candidate.environments
                 self._journal.refuse(model, record, report, against)

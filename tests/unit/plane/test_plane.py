@@ -60,6 +60,9 @@ class Engine(FakeEngine):
     def report_outage(self, error: Exception) -> None:
         self.outages.append(error)
 
+    def expect_no_host(self, error: Exception) -> None:
+        self.outages.append(error)
+
     async def close(self) -> None:
         self.is_closed = True
 
@@ -298,6 +301,23 @@ def test_those_who_wait_for_a_host_are_told_when_to_come_back(monkeypatch: pytes
         await asyncio.sleep(0)
         (error,) = scene.engine("1").outages
         assert (str(error), error.retry_after_seconds) == ("no memory", 7)
+
+    run(scenario, monkeypatch)
+
+
+def test_those_who_wait_for_the_host_of_a_version_that_is_unloaded_are_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.load(ONE)
+        await scene.load(TWO)
+        scene.commit(ONE, ONE)
+        engine = scene.engine("1")
+        scene.commit(TWO, TWO)
+        async with told(scene):
+            scene.plane.unload(Unload(ONE))
+        (error,) = engine.outages
+        assert str(error) == "version '1' is not served any more, and its process has ended; try again"
 
     run(scenario, monkeypatch)
 
