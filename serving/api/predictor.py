@@ -176,7 +176,9 @@ class Predictor:
         if answer is None or not is_small(answer):
             return None
         written = call.write(answer, servable.signature)
-        _note(servable, answer, 0.0)
+        servable.wait -= answer.rows
+        if servable.wait < 0:
+            servable.sample(answer.method, answer.batch, answer.prediction)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         return answer, written
 
@@ -294,5 +296,7 @@ class Predictor:
 
 def _note(servable: Servable, answer: Answer, seconds: float) -> None:
     """Let the servable sample what it has answered, unless that took so long that nobody should compute it again."""
-    if answer.batch is not None and seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
-        servable.note(answer.method, answer.batch, answer.prediction)
+    if seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
+        servable.wait -= answer.rows
+        if servable.wait < 0:
+            servable.sample(answer.method, answer.batch, answer.prediction)

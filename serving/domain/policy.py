@@ -413,13 +413,14 @@ def _choose_surplus(observed: Observed, keep_warm: int | None) -> Retire | None:
     """Return a standby to retire; `keep_warm` counts only what nothing else needs, and None keeps none at all."""
     active, arrival = observed.active, observed.arrival
     needed = () if arrival is None else (arrival.version, arrival.kept)
+    labelled = {loaded.version for loaded in observed.standbys if loaded.is_labelled}
     position = 0
     for loaded in observed.standbys:
         if keep_warm is None or loaded.must_leave:
             return Retire(loaded)
         if loaded.is_labelled or loaded.version in needed:
             continue
-        is_replaced = active is not None and loaded.version == active.version
+        is_replaced = loaded.version in labelled or (active is not None and loaded.version == active.version)
         if is_replaced or position >= keep_warm:
             return Retire(loaded)
         position += 1

@@ -443,6 +443,11 @@ CASES = {
         Observed(active=loaded("4"), standbys=(labelled("1"), loaded("3"), loaded("2"))),
         Retire(loaded("2")),
     ),
+    "replaced bytes of a version with a label are retired": (
+        Desired((want("3"),)),
+        Observed(active=loaded("3"), standbys=(loaded("1", "old"), labelled("1"))),
+        Retire(loaded("1", "old")),
+    ),
     "a standby in quarantine is retired, whatever its label": (
         Desired((want("2"), want("1", is_excluded=True))),
         Observed(active=loaded("2"), standbys=(labelled("1", quarantined=True),)),
