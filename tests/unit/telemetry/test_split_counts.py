@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,20 @@ def test_clients_beyond_those_that_are_remembered_count_on_neither_side(monkeypa
     for number in range(5):
         answer(counts, 1, bad=True, key=b"%d" % number)
     assert counts.read("m", 1) == SplitCount(new=5, new_bad=5, new_clients=3)
+
+
+def test_long_keys_take_no_memory() -> None:
+    """A client may send a key as long as a body."""
+    counts = SplitCounts()
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            answer(counts, 1, bad=True, key=b"%d" % number * 1_000_000)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counts.read("m", 1).new_clients == 50
+    assert held < 1_000_000
 
 
 def test_examples_are_few_each_of_its_own_kind_and_told_once() -> None:
