@@ -113,10 +113,9 @@ class SplitCounts:
         if row.number == number:
             row.add(key, is_new=is_new, is_bad=is_bad, now=self._now)
 
-    def read(self, model: str, number: int) -> SplitCount:
-        """Return what has been counted in a split so far."""
-        row = self._rows.get(model)
-        return SplitCount() if row is None or row.number != number else SplitCount.of(row.numbers)
+    def read(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what has been counted so far in the newest split of each model, by model and number."""
+        return {(model, row.number): SplitCount.of(row.numbers) for model, row in [*self._rows.items()]}
 
     def note_example(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
@@ -171,10 +170,9 @@ class SummedSplits:
         if number >= newest:
             self._sums[model] = (number, count.plus(SplitCount.of(numbers)))
 
-    def get(self, model: str, number: int) -> SplitCount:
-        """Return what they have counted in a split."""
-        newest, count = self._sums.get(model, (0, SplitCount()))
-        return count if newest == number else SplitCount()
+    def read(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what they have counted, by model and number."""
+        return {(model, number): count for model, (number, count) in self._sums.items()}
 
     def forget(self, model: str) -> None:
         """Drop the sums of a model."""

@@ -59,9 +59,12 @@ class Scene:
         key = None if version is None else self.key_of(version)
         return run(self.services.predictor.answer(Asking(key, **fields)))
 
+    def find(self, number: int) -> SplitCount:
+        return self.services.metrics.read_splits().get(("iris", number), SplitCount())
+
     @property
     def counted(self) -> SplitCount:
-        return self.services.metrics.read_split("iris", NUMBER)
+        return self.find(NUMBER)
 
     @property
     def examples(self) -> tuple[BadExample, ...]:
@@ -168,7 +171,7 @@ def test_an_answer_counts_in_the_split_in_which_it_was_asked_for() -> None:
 
     run(scenario())
     assert scene.counted == SplitCount()
-    assert scene.services.metrics.read_split("iris", NUMBER + 1) == SplitCount(old=1)
+    assert scene.find(NUMBER + 1) == SplitCount(old=1)
 
 
 def test_in_the_shadow_the_old_version_answers_and_nothing_is_counted_of_it_here() -> None:

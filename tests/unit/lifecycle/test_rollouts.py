@@ -566,7 +566,7 @@ def test_a_defect_in_one_look_does_not_end_all_looking(
         raise RuntimeError("a defect")
 
     with monkeypatch.context() as patched:
-        patched.setattr(trial.metrics, "read_split", fail)
+        patched.setattr("serving.lifecycle.rollout_run.RolloutRun.take", fail)
         trial.wait()
     assert [log["event"] for log in logs if log["log_level"] == "error"] == ["rollout_stuck"]
     trial.fail()
