@@ -342,7 +342,8 @@ class Rollouts:
 
     def find_problem(self, model: ModelRecord) -> str | None:
         """Return one line that says why no other version takes over, None if one would."""
-        return _stopped(model.name) if self.is_stopped(model.name) else None
+        is_stopped = self.is_gradual(model.name) and self.is_stopped(model.name)
+        return _stopped(model.name) if is_stopped else None
 
     def status(self, model: ModelRecord) -> RolloutStatus | None:
         """Return what is shown; None for a model whose versions take over at once, and ever did."""
