@@ -17,6 +17,7 @@ from serving.domain.rollout import (
     RolloutEnd,
     RolloutPhase,
     RunningRollout,
+    ShadowReport,
 )
 from serving.lifecycle.records import VersionRecord, now_utc
 from serving.settings import RolloutSettings
@@ -32,7 +33,8 @@ SHADOW_SHARE = 0.5  # both answer every request: who has a bad answer is as good
 class RolloutRun:
     """A new version beside the old one. `step` counts from 1. `step_began_at` and `remembered_at` are monotonic.
 
-    `has_passed`: it may become active. `counted` is what has been counted under the number of the present split.
+    `has_passed`: it may become active. `counted` is what has been counted under the number of the present split, and
+    `shadow` what came of the copies, if it got some.
     """
 
     new: VersionRecord
@@ -52,6 +54,7 @@ class RolloutRun:
     judgement: Judgement = BEGUN
     curve: list[CurvePoint] = field(default_factory=list)
     examples: tuple[BadExample, ...] = ()
+    shadow: ShadowReport | None = None
 
     @classmethod
     def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings) -> RolloutRun:
@@ -99,6 +102,10 @@ class RolloutRun:
 
     def take(self, count: SplitCount) -> bool:
         """Take in what has been counted in the present split so far; returns whether there is anything new."""
+        if self.phase is RolloutPhase.SHADOW:
+            self.shadow = count.shadow.to_report()
+            pairs = min(count.new, count.old)  # a worker counts one after the other
+            count = count._replace(new=pairs, old=pairs)
         before, self.counted = self.counted, count
         new = Count(count.new - before.new, count.new_bad - before.new_bad)
         old = Count(count.old - before.old, count.old_bad - before.old_bad)
@@ -148,6 +155,7 @@ class RolloutRun:
             new=new,
             old=old,
             curve=tuple(self.curve),
+            shadow=self.shadow,
             examples=self.examples,
         )
 
@@ -163,6 +171,7 @@ class RolloutRun:
             e_value=_shown(self.evidence),
             new=new,
             old=old,
+            shadow=self.shadow,
             examples=self.examples,
         )
 

@@ -130,7 +130,7 @@ class Rollouts:
                 self._next_look = now + LOOK_SECONDS
 
     def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
-        before = run.judgement
+        before, report = run.judgement, run.shadow
         has_news = run.take(self._metrics.read_split(model.name, run.number))
         judgement = run.judge(now)
         found = self._metrics.read_examples(model.name, run.number)
@@ -140,7 +140,7 @@ class Rollouts:
             if now >= run.remembered_at + REMEMBER_SECONDS:
                 run.remembered_at = now
                 self._remember(model, run)
-        if has_news or judgement != before:
+        if has_news or judgement != before or run.shadow != report:
             self._journal.dirty.add(model.name)
             self._metrics.record_rollout(model.name, run.to_status())
         if judgement.verdict is not before.verdict and judgement.verdict is not Verdict.WAIT:

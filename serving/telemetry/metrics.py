@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
@@ -55,8 +56,16 @@ class Metrics:
         )
         self._rollout_answers = self._make_gauge("serving_rollout_answers", "Answers since a rollout began.", names)
         self._rollout_bad = self._make_gauge("serving_rollout_bad_answers", "Those of them that went bad.", names)
+        self._shadow_dropped = self._make_gauge(
+            "serving_shadow_dropped", "Copies of requests that a shadow had no time or room for.", names
+        )
+        self._shadow_differences = self._make_gauge(
+            "serving_shadow_differences",
+            "How a shadow's answers differ: rows that do, mean and worst of numbers.",
+            [*names, "output", "measure"],
+        )
         shown = (self._rollout_share, self._rollout_evidence, self._rollout_answers, self._rollout_bad)
-        self._rollout_gauges = shown
+        self._rollout_gauges = (*shown, self._shadow_dropped, self._shadow_differences)
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
         build.labels(service_version, platform.python_version()).set(1)
 
@@ -78,6 +87,14 @@ class Metrics:
         `key` is who the client is, None if that is not asked. Event loop thread only.
         """
         self._splits.count(model, number, key, is_new=is_new, is_bad=is_bad)
+
+    def count_pair(self, model: str, number: int, key: bytes | None, pair: AnswerPair) -> None:
+        """Count a request that both versions of a split have answered; `key` as above. Event loop thread only."""
+        self._splits.count_pair(model, number, key, pair)
+
+    def count_dropped(self, model: str, number: int) -> None:
+        """Count a copy of a request that the new version of a split did not get. Event loop thread only."""
+        self._splits.count_dropped(model, number)
 
     def note_bad_answer(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of a new version's bad answers while requests are shared."""
@@ -139,6 +156,12 @@ class Metrics:
         for version, count in ((rollout.version, rollout.new), (rollout.against, rollout.old)):
             self._rollout_answers.labels(model, version).set(count.answers)
             self._rollout_bad.labels(model, version).set(count.bad)
+        if rollout.shadow is not None:
+            self._shadow_dropped.labels(model, rollout.version).set(rollout.shadow.dropped)
+            for one in rollout.shadow.differences:
+                for measure, value in (("differing", one.differing), ("mean", one.mean), ("worst", one.worst)):
+                    if value is not None:
+                        self._shadow_differences.labels(model, rollout.version, one.output, measure).set(value)
 
     def count_rollout(self, model: str, end: str) -> None:
         """Count a rollout that has ended; nothing is shown of its version any more."""

@@ -12,19 +12,23 @@ from collections.abc import Callable, MutableSequence, Sequence
 from typing import NamedTuple, cast
 from zlib import crc32
 
+from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample
 from serving.telemetry.count_sheet import CountSheet, Key
+from serving.telemetry.shadow_counts import DROPPED, SHADOW_NUMBERS, ShadowCount, add_pair
 
 KEY_BITS = 48  # of which each key of the new version's bad answers sets one; a float64 holds them exactly
 MOST_EXAMPLES = 8  # of one split
 NEW, NEW_BAD, OLD, OLD_BAD, NEW_KEYS = range(5)
+SHADOW = 8  # where the numbers of a shadow begin
 SPLIT = "split"
 
 
 class SplitCount(NamedTuple):
     """The answers of the new and the old version, those that went bad, and bits for the keys of the new one's bad ones.
 
-    Several keys may share a bit, so there are at least as many keys as bits.
+    Several keys may share a bit, so there are at least as many keys as bits. `shadow` is what came of copies, if the
+    new version gets some.
     """
 
     new: int = 0
@@ -32,12 +36,13 @@ class SplitCount(NamedTuple):
     old: int = 0
     old_bad: int = 0
     key_bits: int = 0
+    shadow: ShadowCount = ShadowCount()
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> SplitCount:
         """Return what a row holds."""
-        new, new_bad, old, old_bad, key_bits = (int(number) for number in numbers[: len(cls._fields)])
-        return cls(new, new_bad, old, old_bad, key_bits)
+        new, new_bad, old, old_bad, key_bits = (int(number) for number in numbers[: NEW_KEYS + 1])
+        return cls(new, new_bad, old, old_bad, key_bits, ShadowCount.of(numbers[SHADOW:]))
 
     def __add__(self, other: object) -> SplitCount:
         if not isinstance(other, SplitCount):
@@ -48,6 +53,7 @@ class SplitCount(NamedTuple):
             self.old + other.old,
             self.old_bad + other.old_bad,
             self.key_bits | other.key_bits,
+            self.shadow + other.shadow,
         )
 
     @property
@@ -72,25 +78,46 @@ class _Row:
     def add(self, key: bytes | None, *, is_new: bool, is_bad: bool, now: Callable[[], float]) -> None:
         numbers = self.numbers
         if is_bad and key is not None:
-            second = int(now())
-            if second != self._second:
-                self._second = second
-                self._bad_keys.clear()
-            if key in self._bad_keys:
+            if not self._is_first_bad(key, now):
                 return
-            self._bad_keys.add(key)
             if is_new:
-                numbers[NEW_KEYS] = int(numbers[NEW_KEYS]) | 1 << crc32(key) % KEY_BITS
+                self._note_key(key)
         numbers[NEW if is_new else OLD] += 1
         if is_bad:
             numbers[NEW_BAD if is_new else OLD_BAD] += 1
+
+    def add_pair(self, key: bytes | None, pair: AnswerPair, now: Callable[[], float]) -> None:
+        numbers = self.numbers
+        add_pair(numbers, SHADOW, pair)
+        if (pair.is_new_bad or pair.is_old_bad) and key is not None:
+            if not self._is_first_bad(key, now):
+                return
+            if pair.is_new_bad:
+                self._note_key(key)
+        numbers[NEW] += 1
+        numbers[OLD] += 1
+        numbers[NEW_BAD] += pair.is_new_bad
+        numbers[OLD_BAD] += pair.is_old_bad
+
+    def _is_first_bad(self, key: bytes, now: Callable[[], float]) -> bool:
+        second = int(now())
+        if second != self._second:
+            self._second = second
+            self._bad_keys.clear()
+        if key in self._bad_keys:
+            return False
+        self._bad_keys.add(key)
+        return True
+
+    def _note_key(self, key: bytes) -> None:
+        self.numbers[NEW_KEYS] = int(self.numbers[NEW_KEYS]) | 1 << crc32(key) % KEY_BITS
 
 
 class SplitCounts:
     """The counts of the newest split of each model, in a worker's sheet where there is one.
 
-    `count` belongs to the event loop's thread, the others may be called from any. `on_example` is called with each new
-    example, its model and the split's number.
+    What counts belongs to the event loop's thread, the others may be called from any. `on_example` is called with each
+    new example, its model and the split's number.
     """
 
     def __init__(self, sheet: CountSheet | None = None, now: Callable[[], float] = time.monotonic) -> None:
@@ -102,11 +129,21 @@ class SplitCounts:
 
     def count(self, model: str, number: int, key: bytes | None, *, is_new: bool, is_bad: bool) -> None:
         """Count one answer in the split with this number; one of a split before the newest counts no more."""
-        row = self._rows.get(model)
-        if row is None or row.number < number:
-            row = self._begin(model, number)
-        if row.number == number:
+        row = self._find(model, number)
+        if row is not None:
             row.add(key, is_new=is_new, is_bad=is_bad, now=self._now)
+
+    def count_pair(self, model: str, number: int, key: bytes | None, pair: AnswerPair) -> None:
+        """Count a request that both versions have answered. Of one key, one bad pair in a second is evidence."""
+        row = self._find(model, number)
+        if row is not None:
+            row.add_pair(key, pair, self._now)
+
+    def count_dropped(self, model: str, number: int) -> None:
+        """Count a copy that the new version did not get."""
+        row = self._find(model, number)
+        if row is not None:
+            row.numbers[SHADOW + DROPPED] += 1
 
     def read(self, model: str, number: int) -> SplitCount:
         """Return what has been counted in a split so far."""
@@ -115,10 +152,8 @@ class SplitCounts:
 
     def note_example(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
-        row = self._rows.get(model)
-        if row is None or row.number < number:
-            row = self._begin(model, number)
-        if row.number == number and example not in row.examples and len(row.examples) < MOST_EXAMPLES:
+        row = self._find(model, number)
+        if row is not None and example not in row.examples and len(row.examples) < MOST_EXAMPLES:
             row.examples[example] = None
             self.on_example(model, number, example)
 
@@ -132,12 +167,19 @@ class SplitCounts:
         with self._lock:
             self._drop(model)
 
+    def _find(self, model: str, number: int) -> _Row | None:
+        """Return the row of a split, which begins if it is newer than the one there is; None for an older one."""
+        row = self._rows.get(model)
+        if row is None or row.number < number:
+            return self._begin(model, number)
+        return row if row.number == number else None
+
     def _begin(self, model: str, number: int) -> _Row:
         with self._lock:
             self._drop(model)
             taken = None if self._sheet is None else self._sheet.take((SPLIT, model, str(number)))
             if taken is None:
-                row = _Row(number, [0.0] * len(SplitCount._fields), None)
+                row = _Row(number, [0.0] * (SHADOW + SHADOW_NUMBERS), None)
             else:
                 row = _Row(number, cast("MutableSequence[float]", taken[1]), taken[0])
             self._rows[model] = row
