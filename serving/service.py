@@ -58,7 +58,7 @@ class Service:
     """Control: the store's watcher, the reconciler, the zygote and the worker threads of one server.
 
     `state` gets the status. `make_plane` returns the plane that carries out what is decided, or all planes as one; it
-    is given where their facts go, which any thread may call. Each host may answer `slots` processes.
+    is given where their facts go, which any thread may call. `workers` processes answer; None: this one does.
     """
 
     def __init__(
@@ -67,13 +67,15 @@ class Service:
         settings: Settings,
         metrics: Metrics,
         make_plane: Callable[[Callable[[Fact], None]], PlanePort],
-        slots: int = 1,
+        workers: int | None = None,
     ) -> None:
         self._settings = settings
         self._state = state
         self._lock: IO[str] | None = None
-        workers = settings.candidate.concurrency
-        self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
+        slots = 1 if workers is None else 2 * workers  # of each host: workers that end leave their channels behind
+        self._candidates = ThreadPoolExecutor(
+            settings.candidate.concurrency, "serving-candidate", initializer=_lower_priority
+        )
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
         inventory = Inventory(settings.environments, settings.state.path)
         variables, scratch = sandbox.scrub_environment(os.environ), settings.state.path / "scratch"
@@ -93,7 +95,7 @@ class Service:
         activation = Activation(plane, journal, history.decisions, history.served, metrics)
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
         rollouts = Rollouts(
-            lambda _: settings.rollout, activation, journal, history.decisions, history.rollouts, metrics
+            *(settings.rollout_of, activation, journal, history.decisions, history.rollouts, metrics), workers or 1
         )
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),

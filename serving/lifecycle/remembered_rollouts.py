@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from serving.domain.judge import Bounds, Count, Evidence
+from serving.domain.judge import Evidence, JudgeBounds, Outcomes
 from serving.domain.rollout import PastRollout, RolloutPhase
 from serving.lifecycle.database import Database, Statement
 from serving.lifecycle.state_file import StateFile
@@ -95,9 +95,9 @@ def _of_json(text: str) -> RememberedRollout:
     if running is None:
         return found
     evidence = running.pop("evidence")
-    evidence["bounds"] = Bounds(**evidence["bounds"])
+    evidence["bounds"] = JudgeBounds(**evidence["bounds"])
     for side in ("candidate", "active"):
-        evidence[side] = Count(**evidence[side])
+        evidence[side] = Outcomes(**evidence[side])
     for logs in ("worse", "as_good", "rarely_bad"):
         evidence[logs] = tuple(evidence[logs])
     running["phase"], running["since"] = RolloutPhase(running["phase"]), datetime.fromisoformat(running["since"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from serving.domain.judge import Bounds, Count, Evidence, Judgement, Pace, Verdict, judge
+from serving.domain.judge import Evidence, JudgeBounds, Judgement, Outcomes, Pace, RolloutVerdict, judge
 from serving.domain.plan import Split
 from serving.domain.rollout import (
     AnswerCount,
@@ -25,16 +25,14 @@ from serving.telemetry.split_counts import SplitCount
 
 MOST_POINTS = 120
 NOTHING = SplitCount()
-BEGUN = Judgement(Verdict.WAIT, "it has just begun")
-SHADOW_SHARE = 0.5  # both answer every request: who has a bad answer is as good as tossed by a coin, if they are equal
+BEGUN = Judgement(RolloutVerdict.WAIT, "it has just begun")
 
 
 @dataclass(eq=False, slots=True)
 class RolloutRun:
     """A new version beside the old one. `step` counts from 1. `step_began_at` and `remembered_at` are monotonic.
 
-    `has_passed`: it may become active. `counted` is what has been counted under the number of the present split, and
-    `shadow` what came of the copies, if it got some.
+    `has_passed`: it may become active. `counted` is what has been counted under the number of the present split.
     """
 
     new: VersionRecord
@@ -57,11 +55,11 @@ class RolloutRun:
     shadow: ShadowReport | None = None
 
     @classmethod
-    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings) -> RolloutRun:
-        """Return a rollout at its beginning."""
+    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, places: int) -> RolloutRun:
+        """Return a rollout at its beginning; `places` is how many processes count what is answered."""
         phase = RolloutPhase.SHADOW if settings.strategy == "shadow" else RolloutPhase.CANARY
-        bounds = Bounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
-        run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds))
+        bounds = JudgeBounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
+        run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds, places=places))
         run.enter(phase, 1)
         return run
 
@@ -102,17 +100,20 @@ class RolloutRun:
 
     def take(self, count: SplitCount) -> bool:
         """Take in what has been counted in the present split so far; returns whether there is anything new."""
-        if self.phase is RolloutPhase.SHADOW:
-            self.shadow = count.shadow.to_report()
-            pairs = min(count.new, count.old)  # a worker counts one after the other
-            count = count._replace(new=pairs, old=pairs)
-        before, self.counted = self.counted, count
-        new = Count(count.new - before.new, count.new_bad - before.new_bad)
-        old = Count(count.old - before.old, count.old_bad - before.old_bad)
-        if not new.answers and not old.answers:
+        since = count.minus(self.counted)
+        is_shadow = self.phase is RolloutPhase.SHADOW
+        if is_shadow:  # of a pair that is being written, or was when its worker died, only one half is there
+            pairs = min(since.new, since.old)
+            since = since._replace(new=pairs, old=pairs)
+        if since == NOTHING:
             return False
-        share = SHADOW_SHARE if self.phase is RolloutPhase.SHADOW else self.share
-        self.evidence = self.evidence.add(share, new, old)
+        self.counted = self.counted.plus(since)
+        knows_clients = self.settings.sticky is not None and not is_shadow
+        new_clients, old_clients = (since.new_clients, since.old_clients) if knows_clients else (None, None)
+        new = Outcomes(since.new, since.new_bad, new_clients)
+        old = Outcomes(since.old, since.old_bad, old_clients)
+        evidence = self.evidence
+        self.evidence = evidence.add_pairs(new, old) if is_shadow else evidence.add(self.share, new, old)
         return True
 
     def judge(self, now: float) -> Judgement:

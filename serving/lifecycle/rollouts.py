@@ -14,7 +14,7 @@ import structlog
 
 from serving.domain.decision import SteerRollout
 from serving.domain.errors import OperationRefused
-from serving.domain.judge import Verdict
+from serving.domain.judge import RolloutVerdict
 from serving.domain.policy import Arrival
 from serving.domain.rollout import RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
 from serving.domain.state import State
@@ -39,7 +39,10 @@ log = structlog.get_logger("serving.rollout")
 
 
 class Rollouts:
-    """All rollouts under way, each kept in its model's record. `settings_of` says how a model's versions take over."""
+    """All rollouts under way, each kept in its model's record. `settings_of` says how a model's versions take over.
+
+    `workers` is how many processes answer.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Rollouts:
         decisions: StandingDecisions,
         remembered: RememberedRollouts,
         metrics: Metrics,
+        workers: int = 1,
     ) -> None:
         self.settings_of = settings_of
         self._activation = activation
@@ -56,6 +60,7 @@ class Rollouts:
         self._decisions = decisions
         self._remembered = remembered
         self._metrics = metrics
+        self._workers = workers
         self._next_look = math.inf
 
     # --- what the policy asks, and is told ---------------------------------------------------------------------------
@@ -80,7 +85,7 @@ class Rollouts:
         """Let `record`, a standby, begin to take over from the active version: from where it was before a restart."""
         active = model.active
         assert active is not None
-        run = RolloutRun.begin(record, active, self.settings_of(model.name))
+        run = RolloutRun.begin(record, active, self.settings_of(model.name), self._workers)
         before = self._remembered.get(model.name).running
         if before is not None and (before.digest, before.kept_digest) == (record.digest, active.digest):
             _resume(run, before)
@@ -132,6 +137,8 @@ class Rollouts:
     def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
         before, report = run.judgement, run.shadow
         has_news = run.take(self._metrics.read_split(model.name, run.number))
+        if run.phase is RolloutPhase.SHADOW:
+            run.shadow = self._metrics.read_shadow(model.name, run.number).to_report()
         judgement = run.judge(now)
         found = self._metrics.read_examples(model.name, run.number)
         run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
@@ -143,20 +150,20 @@ class Rollouts:
         if has_news or judgement != before or run.shadow != report:
             self._journal.dirty.add(model.name)
             self._metrics.record_rollout(model.name, run.to_status())
-        if judgement.verdict is not before.verdict and judgement.verdict is not Verdict.WAIT:
+        if judgement.verdict is not before.verdict and judgement.verdict is not RolloutVerdict.WAIT:
             self._tell_verdict(model, run)
         if run.is_held or run.settings.observe or run.has_passed:
             return
         match judgement.verdict:
-            case Verdict.ROLLBACK:
+            case RolloutVerdict.ROLLBACK:
                 self._roll_back(model, run, judgement.reason, JUDGE)
-            case Verdict.PROMOTE:
+            case RolloutVerdict.PROMOTE:
                 self._advance(model, run, judgement.reason)
-            case Verdict.INCONCLUSIVE:
+            case RolloutVerdict.INCONCLUSIVE:
                 self._settle(model, run, judgement.reason)
 
     def _tell_verdict(self, model: ModelRecord, run: RolloutRun) -> None:
-        write = log.warning if run.judgement.verdict is not Verdict.PROMOTE else log.info
+        write = log.warning if run.judgement.verdict is not RolloutVerdict.PROMOTE else log.info
         write(
             "rollout_judged",
             model=model.name,
@@ -320,7 +327,7 @@ def _resume(run: RolloutRun, before: RememberedRun) -> None:
     run.since, run.is_held = before.since, before.is_held
     if before.phase is run.phase:
         run.step = min(before.step, run.steps)
-        run.evidence = replace(before.evidence, bounds=run.evidence.bounds)
+        run.evidence = replace(before.evidence, bounds=run.evidence.bounds, places=run.evidence.places)
 
 
 def _describe(run: RolloutRun) -> str:
@@ -332,7 +339,7 @@ def _describe(run: RolloutRun) -> str:
 def _effect(run: RolloutRun) -> str:
     if run.is_held or run.settings.observe:
         return "none: it is held" if run.is_held else "none: rollout.observe is set"
-    if run.judgement.verdict is Verdict.INCONCLUSIVE and run.phase is not RolloutPhase.BAKE:
+    if run.judgement.verdict is RolloutVerdict.INCONCLUSIVE and run.phase is not RolloutPhase.BAKE:
         return {"hold": "it stays as it is"}.get(run.settings.on_inconclusive, run.settings.on_inconclusive)
     return run.judgement.verdict.value
 

@@ -114,7 +114,7 @@ class SharedControl:
         self._reads = ThreadPoolExecutor(READ_THREADS, "serving-read")
         self._renders = ThreadPoolExecutor(1, "serving-render")
         self._board = StatusBoard(self._publish)
-        self.service = Service(self._board, settings, self.metrics, self._make_planes, 2 * workers)
+        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers)
         self._workers = make_workers(self)
 
     def _make_planes(self, tell: Callable[[Fact], None]) -> BudgetedPlanes:

@@ -12,6 +12,7 @@ from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.shadow_counts import ShadowCount
 from serving.telemetry.split_counts import SplitCount, SplitCounts
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
@@ -111,6 +112,10 @@ class Metrics:
     def read_split(self, model: str, number: int) -> SplitCount:
         """Return what the whole service has counted in a split so far."""
         return self._splits.read(model, number)
+
+    def read_shadow(self, model: str, number: int) -> ShadowCount:
+        """Return what has come of the copies that the whole service has had in a split so far."""
+        return self._splits.read_shadow(model, number)
 
     def forget(self, model: str, version: str) -> None:
         """Drop the counters of a retired version, so that the number of series follows what is loaded.

@@ -50,9 +50,8 @@ class ShadowCount(NamedTuple):
                 outputs[int(code)] = OutputCount(int(rows), int(differing), total, worst)
         return cls(pairs, dropped, failed_new, failed_old, tuple(outputs.items()))
 
-    def __add__(self, other: object) -> ShadowCount:
-        if not isinstance(other, ShadowCount):
-            return NotImplemented
+    def plus(self, other: ShadowCount) -> ShadowCount:
+        """Return the sum, and the worst of both."""
         outputs = dict(self.outputs)
         for code, count in other.outputs:
             before = outputs.get(code, OutputCount(0, 0, 0.0, 0.0))

@@ -1,7 +1,7 @@
 """Counts what two versions answer while requests are shared between them, for the judge of the new one.
 
-Of a client that is known by a key, one bad answer in a second counts: a broken client alone says little about a
-version. With several workers it counts once a second in each.
+Of a client that is known by a key, one bad answer in a second counts, and the client itself counts once: what a broken
+client sends says little about a version. With several workers it may count so in each.
 """
 
 from __future__ import annotations
@@ -10,62 +10,50 @@ import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import NamedTuple, cast
-from zlib import crc32
 
 from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample
 from serving.telemetry.count_sheet import CountSheet, Key
 from serving.telemetry.shadow_counts import DROPPED, SHADOW_NUMBERS, ShadowCount, add_pair
 
-KEY_BITS = 48  # of which each key of the new version's bad answers sets one; a float64 holds them exactly
 MOST_EXAMPLES = 8  # of one split
-NEW, NEW_BAD, OLD, OLD_BAD, NEW_KEYS = range(5)
+NEW, NEW_BAD, OLD, OLD_BAD, NEW_CLIENTS, OLD_CLIENTS = range(6)
 SHADOW = 8  # where the numbers of a shadow begin
+MOST_CLIENTS = 1 << 16  # that are remembered; further ones count on neither side
 SPLIT = "split"
 
 
 class SplitCount(NamedTuple):
-    """The answers of the new and the old version, those that went bad, and bits for the keys of the new one's bad ones.
+    """The answers of the new and the old version, those that went bad, and the clients that had these.
 
-    Several keys may share a bit, so there are at least as many keys as bits. `shadow` is what came of copies, if the
-    new version gets some.
+    A client that is not known by a key is one of its own with each request.
     """
 
     new: int = 0
     new_bad: int = 0
     old: int = 0
     old_bad: int = 0
-    key_bits: int = 0
-    shadow: ShadowCount = ShadowCount()
+    new_clients: int = 0
+    old_clients: int = 0
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> SplitCount:
         """Return what a row holds."""
-        new, new_bad, old, old_bad, key_bits = (int(number) for number in numbers[: NEW_KEYS + 1])
-        return cls(new, new_bad, old, old_bad, key_bits, ShadowCount.of(numbers[SHADOW:]))
+        return cls(*map(int, numbers[: OLD_CLIENTS + 1]))
 
-    def __add__(self, other: object) -> SplitCount:
-        if not isinstance(other, SplitCount):
-            return NotImplemented
-        return SplitCount(
-            self.new + other.new,
-            self.new_bad + other.new_bad,
-            self.old + other.old,
-            self.old_bad + other.old_bad,
-            self.key_bits | other.key_bits,
-            self.shadow + other.shadow,
-        )
+    def plus(self, other: SplitCount) -> SplitCount:
+        """Return the sum."""
+        return SplitCount(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
 
-    @property
-    def least_keys(self) -> int:
-        """How many clients had bad answers of the new version, at least."""
-        return self.key_bits.bit_count()
+    def minus(self, other: SplitCount) -> SplitCount:
+        """Return what has come since the other."""
+        return SplitCount(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
 
 
 class _Row:
     """The row of one split. Event loop thread only."""
 
-    __slots__ = ("_bad_keys", "_second", "examples", "number", "numbers", "record")
+    __slots__ = ("_bad_keys", "_clients", "_second", "examples", "number", "numbers", "record")
 
     def __init__(self, number: int, numbers: MutableSequence[float], record: int | None) -> None:
         self.number = number
@@ -74,33 +62,30 @@ class _Row:
         self.examples: dict[BadExample, None] = {}
         self._second = 0
         self._bad_keys: set[bytes] = set()
+        self._clients: set[bytes] = set()
 
     def add(self, key: bytes | None, *, is_new: bool, is_bad: bool, now: Callable[[], float]) -> None:
         numbers = self.numbers
-        if is_bad and key is not None:
-            if not self._is_first_bad(key, now):
-                return
-            if is_new:
-                self._note_key(key)
-        numbers[NEW if is_new else OLD] += 1
         if is_bad:
+            if key is not None and not self._is_first_in_second(key, int(now())):
+                return
             numbers[NEW_BAD if is_new else OLD_BAD] += 1
+            if key is None or self._is_first(key):
+                numbers[NEW_CLIENTS if is_new else OLD_CLIENTS] += 1
+        numbers[NEW if is_new else OLD] += 1
 
     def add_pair(self, key: bytes | None, pair: AnswerPair, now: Callable[[], float]) -> None:
         numbers = self.numbers
         add_pair(numbers, SHADOW, pair)
-        if (pair.is_new_bad or pair.is_old_bad) and key is not None:
-            if not self._is_first_bad(key, now):
-                return
-            if pair.is_new_bad:
-                self._note_key(key)
-        numbers[NEW] += 1
-        numbers[OLD] += 1
+        is_bad = pair.is_new_bad or pair.is_old_bad
+        if is_bad and key is not None and not self._is_first_in_second(key, int(now())):
+            return
         numbers[NEW_BAD] += pair.is_new_bad
         numbers[OLD_BAD] += pair.is_old_bad
+        numbers[NEW] += 1
+        numbers[OLD] += 1
 
-    def _is_first_bad(self, key: bytes, now: Callable[[], float]) -> bool:
-        second = int(now())
+    def _is_first_in_second(self, key: bytes, second: int) -> bool:
         if second != self._second:
             self._second = second
             self._bad_keys.clear()
@@ -109,8 +94,11 @@ class _Row:
         self._bad_keys.add(key)
         return True
 
-    def _note_key(self, key: bytes) -> None:
-        self.numbers[NEW_KEYS] = int(self.numbers[NEW_KEYS]) | 1 << crc32(key) % KEY_BITS
+    def _is_first(self, key: bytes) -> bool:
+        if key in self._clients or len(self._clients) >= MOST_CLIENTS:
+            return False
+        self._clients.add(key)
+        return True
 
 
 class SplitCounts:
@@ -149,6 +137,11 @@ class SplitCounts:
         """Return what has been counted in a split so far."""
         row = self._rows.get(model)
         return SplitCount() if row is None or row.number != number else SplitCount.of(row.numbers)
+
+    def read_shadow(self, model: str, number: int) -> ShadowCount:
+        """Return what has come of the copies in a split so far."""
+        row = self._rows.get(model)
+        return ShadowCount() if row is None or row.number != number else ShadowCount.of(row.numbers[SHADOW:])
 
     def note_example(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
@@ -197,21 +190,27 @@ class SummedSplits:
     """The counts of workers that have ended. The owner guards it. Only the newest split of each model is kept."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[int, SplitCount]] = {}
+        self._sums: dict[str, tuple[int, SplitCount, ShadowCount]] = {}
 
     def absorb(self, key: Key, numbers: Sequence[float]) -> None:
         """Add the row of a worker that has ended."""
         model, number = key[1], int(key[2])
-        newest, count = self._sums.get(model, (number, SplitCount()))
+        newest, count, shadow = self._sums.get(model, (number, SplitCount(), ShadowCount()))
         if number > newest:
-            count = SplitCount()
+            count, shadow = SplitCount(), ShadowCount()
         if number >= newest:
-            self._sums[model] = (number, count + SplitCount.of(numbers))
+            added = ShadowCount.of(numbers[SHADOW:])
+            self._sums[model] = (number, count.plus(SplitCount.of(numbers)), shadow.plus(added))
 
     def get(self, model: str, number: int) -> SplitCount:
         """Return what they have counted in a split."""
-        newest, count = self._sums.get(model, (0, SplitCount()))
+        newest, count, _ = self._sums.get(model, (0, SplitCount(), ShadowCount()))
         return count if newest == number else SplitCount()
+
+    def get_shadow(self, model: str, number: int) -> ShadowCount:
+        """Return what has come of the copies that they have had in a split."""
+        newest, _, shadow = self._sums.get(model, (0, SplitCount(), ShadowCount()))
+        return shadow if newest == number else ShadowCount()
 
     def forget(self, model: str) -> None:
         """Drop the sums of a model."""

@@ -11,7 +11,8 @@ from prometheus_client.registry import Collector
 
 from serving.telemetry import fallbacks
 from serving.telemetry.count_sheet import CountRecord, CountSheet, Key
-from serving.telemetry.split_counts import SPLIT, SplitCount, SummedSplits
+from serving.telemetry.shadow_counts import ShadowCount
+from serving.telemetry.split_counts import SHADOW, SPLIT, SplitCount, SummedSplits
 from serving.telemetry.traffic import (
     FIRST_STATUS,
     OTHER_STATUS,
@@ -137,13 +138,18 @@ class SummedTraffic(Collector):
 
     def read_split(self, model: str, number: int) -> SplitCount:
         """Return what all workers have counted in a split."""
-        wanted = (SPLIT, model, str(number))
         with self._lock:
             found = self._absorbed_splits.get(model, number)
-            for worker in self._live:
-                for record in self._read(worker):
-                    if record.key == wanted:
-                        found += SplitCount.of(record.numbers)
+            for numbers in self._read_splits(model, number):
+                found = found.plus(SplitCount.of(numbers))
+        return found
+
+    def read_shadow(self, model: str, number: int) -> ShadowCount:
+        """Return what has come of the copies that all workers have had in a split."""
+        with self._lock:
+            found = self._absorbed_splits.get_shadow(model, number)
+            for numbers in self._read_splits(model, number):
+                found = found.plus(ShadowCount.of(numbers[SHADOW:]))
         return found
 
     def sum(self) -> Sums:
@@ -168,6 +174,10 @@ class SummedTraffic(Collector):
         found = self.sum()
         yield from make_families(found.traffic, self.loaded)
         yield fallbacks.make_family(found.fallbacks)
+
+    def _read_splits(self, model: str, number: int) -> list[list[float]]:
+        wanted = (SPLIT, model, str(number))
+        return [record.numbers for worker in self._live for record in self._read(worker) if record.key == wanted]
 
     def _read(self, worker: _SheetOfWorker) -> list[CountRecord]:
         records, gone = worker.read()

@@ -99,7 +99,7 @@ def write(answer: Answer, signature: Signature) -> bytes:
     columns = columns_of(answer, signature)
     try:
         arrays = [pa.array(column) for _, column in columns]
-    except (pa.ArrowException, ValueError, TypeError):
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):  # the last one: an integer of over 64 bits
         raise NotAcceptable(f"{answer.method} gives values Arrow has no type for: ask for application/json") from None
     schema = pa.schema(
         [pa.field(name, array.type) for (name, _), array in zip(columns, arrays, strict=True)],

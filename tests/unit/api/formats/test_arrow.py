@@ -162,9 +162,10 @@ def test_an_answer_has_named_columns_and_says_who_gave_it() -> None:
     assert opened((["yes", "no"],), "predict").to_pydict() == {"predict": ["yes", "no"]}
 
 
-def test_values_of_several_kinds_have_no_column() -> None:
+@pytest.mark.parametrize("values", [["yes", 1], [1 << 64]])
+def test_values_of_several_kinds_and_large_integers_have_no_column(values: list[Any]) -> None:
     with pytest.raises(NotAcceptable, match="application/json"):
-        opened((["yes", 1],), "predict")
+        opened((values,), "predict")
 
 
 def test_without_pyarrow_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
