@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -16,10 +16,29 @@ from fastapi import FastAPI
 
 from serving import api
 from serving.api.services import Services
-from serving.domain.decision import AcceptStateLoss, Decision, PinVersion, RefreshStore, RollBackModel, UnloadModel
+from serving.domain.decision import (
+    AcceptStateLoss,
+    Decision,
+    PinVersion,
+    RefreshStore,
+    RollBackModel,
+    SteerRollout,
+    UnloadModel,
+)
 from serving.domain.environment import Needs
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
+from serving.domain.judge import RolloutVerdict
 from serving.domain.report import GateResult, Verdict
+from serving.domain.rollout import (
+    AnswerCount,
+    BadExample,
+    CurvePoint,
+    PastRollout,
+    RolloutEnd,
+    RolloutPhase,
+    RolloutStatus,
+    RunningRollout,
+)
 from serving.domain.signature import Container, Dtype, Feature, Method, ModelKind, Signature
 from serving.domain.state import State
 from serving.domain.status import (
@@ -218,6 +237,8 @@ class FakeOperator:
                 return (found.model_copy(update={"pinned": version}),)
             case RollBackModel(_, str(version)) if found.active is not None and version != found.active.version:
                 raise OperationRefused(f"version '{version}' is not active, '{found.active.version}' is")
+            case SteerRollout(_, _, str(version)) if found.target is None or version != found.target.version:
+                raise OperationRefused(f"no rollout of version '{version}' is under way")
             case UnloadModel():
                 return (found.model_copy(update={"unloaded": True}),)
         return (found,)
@@ -246,6 +267,46 @@ class FakeBackground:
     def announce_stop(self) -> None:
         """Remember it."""
         self.is_stop_announced = True
+
+
+def make_rollout_status() -> RolloutStatus:
+    """Return a rollout of iris: version 4 has a tenth of the requests beside version 3, and version 2 went back."""
+    curve = [(1.0, 5.0), (0.8, 5.0), (2.6, 10.0)]
+    return RolloutStatus(
+        model="iris",
+        strategy="canary",
+        running=RunningRollout(
+            version="4",
+            against="3",
+            phase=RolloutPhase.CANARY,
+            step=2,
+            steps=3,
+            share=10.0,
+            since=NOON,
+            step_since=NOON + timedelta(seconds=60),
+            verdict=RolloutVerdict.WAIT,
+            reason="80 of 100 requests in this step",
+            e_value=2.6,
+            threshold=100.0,
+            new=AnswerCount(answers=130, bad=2),
+            old=AnswerCount(answers=1200, bad=9),
+            curve=tuple(
+                CurvePoint(at=NOON + timedelta(seconds=30 * index), e_value=e_value, share=share)
+                for index, (e_value, share) in enumerate(curve)
+            ),
+            examples=(BadExample(status=422, detail="row 0: 'gold' is no category of 'tier'", count=2),),
+        ),
+        last=PastRollout(
+            version="2",
+            end=RolloutEnd.ROLLED_BACK,
+            at=NOON,
+            reason="worse: 12 of 40 went bad, 1 of 760 of the active version",
+            actor="system",
+            e_value=5200.0,
+            new=AnswerCount(answers=40, bad=12),
+            old=AnswerCount(answers=760, bad=1),
+        ),
+    )
 
 
 def make_app(

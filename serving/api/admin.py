@@ -15,7 +15,7 @@ from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
 from serving.api.json_bodies.strict_json import loads, refuse_depth, refuse_repeated_keys
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
-from serving.api.schemas import ActiveModels, Pin, Rollback
+from serving.api.schemas import ActiveModels, Pin, Rollback, Steer
 from serving.api.services import AppState, services_of
 from serving.domain.decision import (
     AcceptStateLoss,
@@ -26,6 +26,7 @@ from serving.domain.decision import (
     RefreshStore,
     ReleaseVersion,
     RollBackModel,
+    SteerRollout,
     UnpinModel,
 )
 from serving.domain.errors import InvalidInput, ServingError
@@ -94,6 +95,22 @@ async def rollback(model: ModelName, request: Request, actor: Actor) -> ModelSum
 
 
 @router.post(
+    "/models/{model}/rollout",
+    summary="Promote, roll back, hold or resume a rollout",
+    responses=problems_of(400, 404, 409, 413, 415, 422),
+    openapi_extra=body_of(Steer),
+)
+async def steer(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
+    """Do something with the rollout that is under way.
+
+    `promote` makes its version active, `rollback` puts it into quarantine, `hold` keeps the share as it is, and
+    `resume` ends that, or lets rollouts begin again after two in a row went back. The call can be repeated safely.
+    """
+    wanted = await read_body(request, Steer)
+    return await _decide(request, SteerRollout(model, wanted.action, wanted.version), actor)
+
+
+@router.post(
     "/models/{model}/versions/{version}/release",
     summary="Lift a version's quarantine",
     responses=problems_of(404, 409, 422),
@@ -130,7 +147,7 @@ async def _decide_for_all(request: Request, decision: RefreshStore | AcceptState
 @contextmanager
 def audit_decision(decision: Decision, actor: str) -> Iterator[None]:
     """Log one line for an operator's call, whether it succeeded or not."""
-    names = {name: getattr(decision, name, None) for name in ("model", "version")}
+    names = {name: getattr(decision, name, None) for name in ("model", "version", "action")}
     fields: dict[str, Any] = {"call": decision.kind, "actor": actor}
     fields |= {key: name[:120] for key, name in names.items() if name is not None}
     try:

@@ -12,6 +12,7 @@ from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary, Workers
 from serving.api.services import services_of
 from serving.domain.errors import UnknownModel, UnknownVersion
+from serving.domain.rollout import RolloutStatus
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Status, VersionStatus
 from serving.domain.version import why_not_a_name
@@ -81,6 +82,15 @@ async def show_version(model: ModelName, version: VersionName, request: Request)
         if status.version == version:
             return status
     raise UnknownVersion(f"'{model}' has no version {version[:120]!r}; GET /models/{model} lists the ones there are")
+
+
+@router.get("/models/{model}/rollout", summary="How a new version takes over", responses=problems_of(404))
+async def show_rollout(model: ModelName, request: Request) -> RolloutStatus:
+    """Return how new versions of a model take over, the rollout that is under way, and how the last one ended."""
+    found = known_model(request, model).rollout
+    if found is not None:
+        return found
+    return RolloutStatus(model=model, strategy=services_of(request.app).settings.rollout_of(model).strategy)
 
 
 @router.get("/models/{model}/history", summary="What happened to a model", responses=problems_of(404, 422, 503))

@@ -16,7 +16,7 @@ PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb i
 _READING = ("GET", "HEAD")
 _PROBES = (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/ping")
 _READ = ("/", METRICS, "/models", "/v2", "/version", "/workers")
-_OF_MODEL = frozenset({"pin", "rollback", "history"})
+_OF_MODEL = frozenset({"pin", "rollback", "rollout", "history"})
 
 
 def prediction_of(path: str) -> tuple[str, dict[str, str]] | None:
@@ -110,7 +110,7 @@ def is_probe(method: bytes, target: bytes) -> bool:
 
 
 def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port only: operator calls, history, metrics, the documentation."""
+    """Say whether a path belongs on the admin port only: calls of operators, history, rollouts, metrics, the docs."""
     match path.split("/"):
         case ["", "refresh" | "accept-state-loss" | "metrics"]:
             return True

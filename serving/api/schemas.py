@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.domain.rollout import RolloutAction
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus, WorkerStatus
@@ -117,3 +118,12 @@ class Rollback(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: str | None = Field(None, min_length=1, max_length=100, description="the version to leave", examples=["3"])
+
+
+class Steer(BaseModel):
+    """Body of ``POST /models/{model}/rollout``. With a version, the call is refused when another one is under way."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    action: RolloutAction = Field(strict=False, description="what to do with the rollout", examples=["hold"])
+    version: str | None = Field(None, min_length=1, max_length=100, description="the new version", examples=["4"])

@@ -13,9 +13,11 @@ from serving.domain.decision import (
     RefreshStore,
     ReleaseVersion,
     RollBackModel,
+    SteerRollout,
     UnpinModel,
 )
 from serving.domain.errors import OperationRefused, StateUnavailable, UnknownVersion
+from serving.domain.rollout import RolloutAction
 from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, run
 
 CALLS = [
@@ -23,6 +25,7 @@ CALLS = [
     ("DELETE", "/models/iris/pin", None),
     ("POST", "/models/iris/rollback", None),
     ("POST", "/models/iris/versions/2/release", None),
+    ("POST", "/models/iris/rollout", {"action": "hold"}),
     ("POST", "/refresh", None),
     ("POST", "/accept-state-loss", None),
 ]
@@ -80,13 +83,14 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
         assert response.status_code == 200
         answer = response.json()["models"][0] if path in OF_THE_SERVER else response.json()
         assert answer["name"] == "iris"
-        assert answer["pinned"] == ("2" if body else None)
+        assert answer["pinned"] == ("2" if path.endswith("/pin") and body else None)
         assert "versions" not in answer
     assert app.state.services.operator.calls == [
         (PinVersion("iris", "2"), ACTOR),
         (UnpinModel("iris"), ACTOR),
         (RollBackModel("iris"), ACTOR),
         (ReleaseVersion("iris", "2"), ACTOR),
+        (SteerRollout("iris", RolloutAction.HOLD), ACTOR),
         (RefreshStore(), ACTOR),
         (AcceptStateLoss(), ACTOR),
     ]
@@ -104,6 +108,33 @@ def test_a_rollback_with_a_version_leaves_only_that_one() -> None:
     assert call(app, "POST", "/models/iris/rollback", json={"version": "3"}, headers=ADMIN).status_code == 200
     refused = call(app, "POST", "/models/iris/rollback", json={"version": "2"}, headers=ADMIN)
     assert (refused.status_code, refused.json()["model"]) == (409, "iris")
+
+
+@pytest.mark.parametrize("action", RolloutAction)
+def test_a_rollout_is_steered_and_only_that_of_the_version_that_is_meant(action: RolloutAction) -> None:
+    app = make_app()
+    meant = {"action": action.value, "version": "4"}
+    assert call(app, "POST", "/models/iris/rollout", json=meant, headers=ADMIN).json()["name"] == "iris"
+    assert app.state.services.operator.calls == [(SteerRollout("iris", action, "4"), ACTOR)]
+    refused = call(app, "POST", "/models/iris/rollout", json={**meant, "version": "3"}, headers=ADMIN)
+    assert (refused.status_code, refused.json()["detail"]) == (409, "no rollout of version '3' is under way")
+    assert call(app, "POST", "/models/wine/rollout", json=meant, headers=ADMIN).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{}", "'action' in the body: Field required"),
+        (b'{"action": "stop"}', "'action' in the body: Input should be 'promote', 'rollback', 'hold' or 'resume'"),
+        (b'{"action": "hold", "version": 4}', "'version' in the body: Input should be a valid string"),
+        (b'{"action": "hold", "force": true}', "'force' in the body: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_to_be_done_with_a_rollout_has_to_be_known(body: bytes, said: str) -> None:
+    app = make_app()
+    response = call(app, "POST", "/models/iris/rollout", content=body, headers=ADMIN)
+    assert (response.status_code, response.json()["detail"]) == (422, said)
+    assert app.state.services.operator.calls == []
 
 
 @pytest.mark.parametrize(
@@ -167,9 +198,18 @@ def test_every_call_is_audited_and_the_token_is_in_no_line() -> None:
         call(app, "POST", "/refresh", headers={"authorization": "Bearer nearly-right"})
     audited = [line for line in logs if line["event"] == "admin"]
     done, refused = audited[: len(CALLS)], audited[len(CALLS)]
-    assert [line["call"] for line in done] == ["pin", "unpin", "rollback", "release", "refresh", "accept-state-loss"]
+    assert [line["call"] for line in done] == [
+        "pin",
+        "unpin",
+        "rollback",
+        "release",
+        "rollout",
+        "refresh",
+        "accept-state-loss",
+    ]
     assert all(line["outcome"] == "done" and line["actor"] == ACTOR for line in done)
     assert audited[0]["version"] == "2"
+    assert audited[4]["action"] == "hold"
     assert (refused["outcome"], refused["call"]) == ("refused", "POST /refresh")
     assert TOKEN not in str(logs)
     assert "nearly-right" not in str(logs)
@@ -196,6 +236,8 @@ def test_a_name_that_no_model_can_have_reaches_nobody(name: str) -> None:
         ("DELETE", f"/models/{name}/pin"),
         ("POST", f"/models/{name}/rollback"),
         ("POST", f"/models/iris/versions/{name}/release"),
+        ("GET", f"/models/{name}/rollout"),
+        ("POST", f"/models/{name}/rollout"),
         ("GET", f"/models/{name}/history"),
         ("GET", f"/models/{name}"),
         ("GET", f"/models/iris/versions/{name}"),

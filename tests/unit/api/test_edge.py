@@ -196,10 +196,11 @@ def test_an_admin_port_takes_the_operators_part_away_from_the_other_one() -> Non
     theirs = [
         *(("POST", "/refresh"), ("POST", "/models/iris/pin"), ("DELETE", "/models/iris/pin"), ("GET", "/metrics")),
         *(("POST", "/models/iris/rollback"), ("POST", "/models/iris/versions/2/release"), ("GET", "/docs")),
+        *(("GET", "/models/iris/rollout"), ("POST", "/models/iris/rollout")),
         *(("GET", "/models/iris/history"), ("GET", "/redoc"), ("GET", "/openapi.json"), ("GET", "/models/x/pin")),
     ]
     for method, path in theirs:
-        body = {"version": "2"} if path.endswith("/pin") else None
+        body = {"version": "2"} if path.endswith("/pin") else {"action": "hold"} if path.endswith("/rollout") else None
         for one in (app, front):
             assert call(one, method, path, json=body, headers=ADMIN).status_code == 404, path
         expected = 405 if path == "/models/x/pin" else 200

@@ -122,7 +122,7 @@ def _as_read(cell: float) -> float:
 names = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda name: "/" not in name)
 
 
-@given(names, names, st.sampled_from(["predict", "pin", "rollback", "release", "history", "active", ""]))
+@given(names, names, st.sampled_from(["predict", "pin", "rollback", "rollout", "release", "history", "active", ""]))
 def test_random_paths_are_4xx(model: str, version: str, call: str) -> None:
     for path in (f"/models/{model}/{call}", f"/models/{model}/versions/{version}/{call}", f"/{model}/{version}"):
         answer = run(exchange(APP, part(b"{}", is_last=True), path=path, **ADMIN))

@@ -22,6 +22,7 @@ from tests.fakes import (
     make_model_status,
     make_reference,
     make_refused_status,
+    make_rollout_status,
     make_servable,
     make_status,
 )
@@ -32,6 +33,10 @@ EXCHANGE = re.compile(
     r"(?:<!-- ([a-z ]+) -->\n)?```http\n(.*?)```\n\n```http\nHTTP/1\.1 (\d+)[^\n]*\n(.*?)```", re.DOTALL
 )
 ANYTHING = "..."
+STATUSES = {
+    "rollout": make_status(make_model_status().model_copy(update={"rollout": make_rollout_status()})),
+    "starting": make_status(make_model_status(active=None), has_started=False),
+}
 
 
 def examples() -> Iterator[Any]:
@@ -53,8 +58,8 @@ def app_for(situation: str) -> FastAPI:
         return make_app(make_reference(iris=None), make_status(make_model_status(active=None)))
     if situation == "refused":
         return make_app(make_reference(iris=None), make_status(make_refused_status()))
-    if situation == "starting":
-        return make_app(status=make_status(make_model_status(active=None), has_started=False))
+    if situation in STATUSES:
+        return make_app(status=STATUSES[situation])
     if situation == "no token":
         return make_app(security={})
     engine = FakeEngine()

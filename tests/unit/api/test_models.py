@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.domain.status import StoreStatus
-from tests.fakes import NUMBERS, call, make_app, make_model_status, make_reference, make_status
+from tests.fakes import NUMBERS, call, make_app, make_model_status, make_reference, make_rollout_status, make_status
 
 NOON = "2026-11-20T12:00:00Z"
 SUMMARY = {
@@ -130,3 +130,20 @@ def test_a_page_that_cannot_be_is_422(query: str) -> None:
     response = call(make_app(), "GET", f"/models/iris/history?{query}")
     assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
     assert response.json()["detail"].startswith(f"query {query.split('=', maxsplit=1)[0]}: ")
+
+
+def test_a_rollout_is_told_with_its_counts_and_its_curve() -> None:
+    app = make_app(status=make_status(make_model_status().model_copy(update={"rollout": make_rollout_status()})))
+    answer = call(app, "GET", "/models/iris/rollout").json()
+    assert answer == make_rollout_status().model_dump(mode="json")
+    assert answer["running"]["new"] == {"answers": 130, "bad": 2}
+    assert call(app, "GET", "/models/iris").json()["rollout"] == answer
+
+
+def test_without_a_rollout_the_settings_say_how_versions_take_over() -> None:
+    app = make_app(models={"iris": {"rollout": {"strategy": "shadow"}}}, security={"read_token": "reads"})
+    nothing = {"model": "iris", "strategy": "shadow", "running": None, "last": None, "is_stopped": False}
+    reads = {"authorization": "Bearer reads"}
+    assert call(app, "GET", "/models/iris/rollout", headers=reads).json() == nothing
+    assert call(app, "GET", "/models/wine/rollout", headers=reads).status_code == 404
+    assert call(app, "GET", "/models/iris/rollout").status_code == 401

@@ -44,6 +44,8 @@ def test_every_route_is_documented() -> None:
         "get /models/{model}/active",
         "get /models/{model}/versions/{version}",
         "get /models/{model}/history",
+        "get /models/{model}/rollout",
+        "post /models/{model}/rollout",
         "post /models/{model}/pin",
         "delete /models/{model}/pin",
         "post /models/{model}/rollback",
@@ -91,6 +93,7 @@ def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, op
         method == "delete"
         or path.endswith(("/pin", "/rollback", "/release", "/refresh", "/accept-state-loss"))
         or "/repository/" in path
+        or (method, path) == ("post", "/models/{model}/rollout")
     )
     assert (operation.get("security") == [{"adminToken": []}]) is is_admin
     assert {"401", "403"} <= set(responses_of(operation)) or not is_admin
