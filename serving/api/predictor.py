@@ -47,9 +47,10 @@ from serving.plane.prediction import (
     prepare_off_loop,
     take_lease,
 )
+from serving.plane.request_copy import RequestCopy
 from serving.plane.servable import Lease, Servable
 from serving.plane.served_split import ServedSplit
-from serving.plane.shadow import RequestCopy, Shadow
+from serving.plane.shadow import Shadow
 from serving.rows.client_keys import find_key
 from serving.settings import ServerSettings, TokenScope
 from serving.telemetry.metrics import Metrics

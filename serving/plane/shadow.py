@@ -13,19 +13,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
 import structlog
 
 from serving.domain.answer_pair import AnswerPair
 from serving.domain.errors import Overloaded
 from serving.domain.rollout import BadExample
-from serving.domain.signature import Signature
 from serving.plane.active_reference import HoldsActive
-from serving.plane.prediction import Answer, PredictRequest, RequestLimits, compute, prepare_off_loop
+from serving.plane.prediction import Answer, RequestLimits, compute, prepare_off_loop
+from serving.plane.request_copy import RequestCopy
 from serving.plane.served_split import ServedSplit
-from serving.rows.batch import Prediction, Tensor
 from serving.rows.client_keys import find_key
 from serving.rows.compare_answers import compare_answers
 from serving.rows.conversion import INLINE_ROWS
@@ -38,25 +36,7 @@ PAUSE_SECONDS = 0.004  # before the next look for a quiet moment
 LOOK_SECONDS = 0.05  # until a copy that is computed hears that the shadow has ended
 NOT_FINITE = BadExample(status=200, detail="a number that is not finite where the active version gave one")
 
-_OBJECT_BYTES = 64
-_SMALL_BYTES = 64 << 10
-
 log = structlog.get_logger("serving.plane")
-
-
-class RequestCopy(NamedTuple):
-    """A request that the old version of a split has answered, or refused: then `answer` is None.
-
-    `read` makes its rows for a signature, in a thread if `is_slow`, as the request's protocol does. Its body had
-    `nbytes`; `key` is who the client is, if a header says that.
-    """
-
-    split: ServedSplit
-    read: Callable[[Signature], PredictRequest]
-    is_slow: bool
-    nbytes: int
-    answer: Answer | None
-    key: bytes | None
 
 
 class PairCounts(Protocol):
@@ -130,12 +110,9 @@ class _ShadowOfModel:
 
     def take(self, copy: RequestCopy) -> bool:
         """Keep a copy until a quiet moment; returns whether there is room for it."""
-        nbytes = copy.nbytes + (0 if copy.answer is None else _measure_answer(copy.answer))
-        if len(self._copies) >= MOST_COPIES or self._nbytes + nbytes > MOST_BYTES:
+        if len(self._copies) >= MOST_COPIES or self._nbytes + (nbytes := copy.nbytes) > MOST_BYTES:
             return False
-        if copy.answer is not None:
-            copy = copy._replace(answer=_own(copy.answer))
-        self._copies.append((self._loop.time(), nbytes, copy))
+        self._copies.append((self._loop.time(), nbytes, copy.without_views()))
         self._nbytes += nbytes
         if self._task is None:
             self._task = self._loop.create_task(self._run(), name=f"shadow of {self.split.new.id.model}")
@@ -252,27 +229,3 @@ class _ShadowOfModel:
         if pair.is_new_bad and not pair.is_old_bad:
             example = NOT_FINITE if failure is None else shadow.describe(failure, self.split)
             shadow.counts.note_bad_answer(model, number, example)
-
-
-def _measure_answer(answer: Answer) -> int:
-    """Return the size of an answer in bytes, roughly."""
-    return sum(_measure_tensor(tensor) for _, prediction in answer.outputs for tensor in prediction.tensors)
-
-
-def _measure_tensor(tensor: Tensor) -> int:
-    return tensor.nbytes if isinstance(tensor, np.ndarray) else _OBJECT_BYTES * len(tensor)
-
-
-def _own(answer: Answer) -> Answer:
-    """Return an answer whose small arrays are no views: one row may be a view of the answers to a whole batch."""
-    also = tuple((method, _own_tensors(prediction)) for method, prediction in answer.also)
-    return answer._replace(prediction=_own_tensors(answer.prediction), also=also)
-
-
-def _own_tensors(prediction: Prediction) -> Prediction:
-    return Prediction(tuple(map(_own_tensor, prediction.tensors)))
-
-
-def _own_tensor(tensor: Tensor) -> Tensor:
-    is_view = isinstance(tensor, np.ndarray) and tensor.base is not None and tensor.nbytes < _SMALL_BYTES
-    return tensor.copy() if is_view else tensor

@@ -17,8 +17,9 @@ from serving.domain.signature import Signature
 from serving.plane import shadow as shadows
 from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.prediction import Answer, PredictRequest, RequestLimits
+from serving.plane.request_copy import RequestCopy
 from serving.plane.served_split import ServedSplit
-from serving.plane.shadow import NOT_FINITE, RequestCopy, Shadow
+from serving.plane.shadow import NOT_FINITE, Shadow
 from serving.rows.batch import Prediction
 from tests.fakes import FakeEngine, make_servable, run
 from tests.unit.plane.host_stub import until
