@@ -194,7 +194,7 @@ class Predictor:
             return None
         written = call.write(answer, servable.signature)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
-        if split is not None:
+        if split is not None and self._shadow.has_room(split):
             key = None if split.header is None else headers.get(split.header)
             self._shadow.offer(RequestCopy(split, call.read, False, len(raw), answer, key))
         return answer, written
@@ -309,8 +309,8 @@ class Predictor:
 
     def _offer_copy(self, split: ServedSplit, seen: _Respondent, incoming: Incoming[Reply_co]) -> None:
         """Let the new version answer what the active one has answered or refused, once nothing else is to be done."""
-        if seen.call is None:
-            return  # no version can read it
+        if seen.call is None or not self._shadow.has_room(split):  # without a call no version can read it
+            return
         is_slow = seen.call.reads_slowly or seen.size > LARGE_BYTES
         key = None if split.header is None else incoming.header(split.header)
         self._shadow.offer(RequestCopy(split, seen.call.read, is_slow, seen.size, seen.answer, key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,30 +30,32 @@ class RequestCopy(NamedTuple):
     answer: Answer | None
     key: bytes | None
 
-    @property
-    def nbytes(self) -> int:
-        """The size of body and answer in bytes, roughly."""
-        outputs = () if self.answer is None else self.answer.outputs
-        return self.body_bytes + sum(_measure(tensor) for _, prediction in outputs for tensor in prediction.tensors)
+    def measure_bytes(self) -> int:
+        """Return the size of body and answer, roughly."""
+        nbytes, answer = self.body_bytes, self.answer
+        if answer is not None:
+            for tensor in _list_tensors(answer):
+                nbytes += tensor.nbytes if isinstance(tensor, np.ndarray) else _OBJECT_BYTES * len(tensor)
+        return nbytes
 
     def without_views(self) -> RequestCopy:
         """Return a copy that may be kept: an answer of one row may be a view of the answers to a whole batch."""
         answer = self.answer
-        if answer is None:
+        if answer is None or not any(map(_is_small_view, _list_tensors(answer))):
             return self
         also = tuple((method, _own(prediction)) for method, prediction in answer.also)
         return self._replace(answer=answer._replace(prediction=_own(answer.prediction), also=also))
 
 
-def _measure(tensor: Tensor) -> int:
-    return tensor.nbytes if isinstance(tensor, np.ndarray) else _OBJECT_BYTES * len(tensor)
+def _list_tensors(answer: Answer) -> Sequence[Tensor]:
+    tensors = answer.prediction.tensors
+    return [*tensors, *(tensor for _, more in answer.also for tensor in more.tensors)] if answer.also else tensors
+
+
+def _is_small_view(tensor: Tensor) -> bool:
+    return isinstance(tensor, np.ndarray) and tensor.base is not None and tensor.nbytes < _SMALL_BYTES
 
 
 def _own(prediction: Prediction) -> Prediction:
-    return Prediction(tuple([_own_small(tensor) for tensor in prediction.tensors]))
-
-
-def _own_small(tensor: Tensor) -> Tensor:
-    if isinstance(tensor, np.ndarray) and tensor.base is not None and tensor.nbytes < _SMALL_BYTES:
-        return tensor.copy()
-    return tensor
+    tensors = (tensor.copy() if _is_small_view(tensor) else tensor for tensor in prediction.tensors)
+    return Prediction(tuple(tensors))

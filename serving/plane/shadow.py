@@ -46,8 +46,8 @@ class PairCounts(Protocol):
         """Count a request that both versions have answered."""
         ...
 
-    def count_dropped(self, model: str, number: int) -> None:
-        """Count a copy that was dropped."""
+    def count_dropped(self, model: str, number: int, copies: int) -> None:
+        """Count copies that were dropped."""
         ...
 
     def note_bad_answer(self, model: str, number: int, example: BadExample) -> None:
@@ -77,15 +77,22 @@ class Shadow:
         self.under_way = 0
         self._by_model: dict[str, _ShadowOfModel] = {}
 
+    def has_room(self, split: ServedSplit) -> bool:
+        """Whether a copy may be offered. If not it counts as dropped: on a busy server that is the usual case."""
+        found = self._by_model.get(split.new.id.model)
+        if found is None or found.split is not split or len(found.copies) < MOST_COPIES:
+            return True
+        found.dropped += 1
+        return False
+
     def offer(self, copy: RequestCopy) -> None:
-        """Let the new version answer a copy in a quiet moment, or drop it if there is no room."""
+        """Let the new version answer a copy in a quiet moment, or drop it if it is too large."""
         try:
-            model, number = copy.split.new.id.model, copy.split.split.number
-            found = self._by_model.get(model)
-            if found is None or found.split.split.number < number:
-                found = self._by_model[model] = _ShadowOfModel(self, copy.split)
-            if found.split.split.number == number and not found.take(copy):
-                self.counts.count_dropped(model, number)
+            found = self._by_model.get(copy.split.new.id.model)
+            if found is None or found.split is not copy.split:
+                found = _ShadowOfModel(self, copy.split)
+            if found.take(copy):
+                self._by_model[copy.split.new.id.model] = found
         except Exception:  # a request that has been answered must not fail because of its copy
             log.exception("shadow_failed")
 
@@ -103,16 +110,21 @@ class _ShadowOfModel:
         self.split = split
         self._shadow = shadow
         self._loop = asyncio.get_running_loop()
-        self._copies: deque[tuple[float, int, RequestCopy]] = deque()
+        self.copies: deque[tuple[float, int, RequestCopy]] = deque()
+        self.dropped = 0  # that are not counted yet
         self._nbytes = 0
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle
 
     def take(self, copy: RequestCopy) -> bool:
-        """Keep a copy until a quiet moment; returns whether there is room for it."""
-        if len(self._copies) >= MOST_COPIES or self._nbytes + (nbytes := copy.nbytes) > MOST_BYTES:
+        """Keep a copy until a quiet moment; returns whether it is kept, and not dropped for its bytes."""
+        nbytes = copy.measure_bytes()
+        if self._nbytes + nbytes > MOST_BYTES:
+            self.dropped += 1
+            if self._task is None:
+                self._count_dropped()
             return False
-        self._copies.append((self._loop.time(), nbytes, copy.without_views()))
+        self.copies.append((self._loop.time(), nbytes, copy.without_views()))
         self._nbytes += nbytes
         if self._task is None:
             self._task = self._loop.create_task(self._run(), name=f"shadow of {self.split.new.id.model}")
@@ -133,20 +145,21 @@ class _ShadowOfModel:
     async def _run(self) -> None:
         try:
             asked = -1  # how many requests there were at the last quiet moment
-            while self._copies and self._is_wanted:
+            while self.copies and self._is_wanted:
                 if asked != self._shadow.asked or self._shadow.under_way:
                     asked = await self._wait_for_quiet()
                     self._drop_old_ones()
                     continue
-                _, nbytes, copy = self._copies.popleft()
+                _, nbytes, copy = self.copies.popleft()
                 self._nbytes -= nbytes
                 await self._answer_while_wanted(copy)
                 await asyncio.sleep(0)  # what has arrived meanwhile is asked first
         except Exception:
             log.exception("shadow_failed", model=self.split.new.id.model)
         finally:
+            self._count_dropped()
             self._task = None
-            self._copies.clear()
+            self.copies.clear()
             self._nbytes = 0
             self._shadow.forget(self.split)
 
@@ -161,13 +174,16 @@ class _ShadowOfModel:
 
     def _drop_old_ones(self) -> None:
         oldest = self._loop.time() - MOST_WAIT_SECONDS
-        while self._copies and self._copies[0][0] < oldest:
-            _, nbytes, _ = self._copies.popleft()
+        while self.copies and self.copies[0][0] < oldest:
+            _, nbytes, _ = self.copies.popleft()
             self._nbytes -= nbytes
-            self._count_dropped()
+            self.dropped += 1
+        self._count_dropped()
 
     def _count_dropped(self) -> None:
-        self._shadow.counts.count_dropped(self.split.new.id.model, self.split.split.number)
+        dropped, self.dropped = self.dropped, 0
+        if dropped:
+            self._shadow.counts.count_dropped(self.split.new.id.model, self.split.split.number, dropped)
 
     async def _answer_while_wanted(self, copy: RequestCopy) -> None:
         """Answer a copy, and break off when the split ends: a version that hangs must be free to go."""
@@ -178,6 +194,7 @@ class _ShadowOfModel:
             self._watch.cancel()
 
     def _break_off_if_ended(self) -> None:
+        self._count_dropped()
         if self._is_wanted:
             self._watch = self._loop.call_later(LOOK_SECONDS, self._break_off_if_ended)
         elif self._task is not None:
@@ -195,7 +212,7 @@ class _ShadowOfModel:
                 ready = await prepare_off_loop(new, request, limits)
                 answer = await compute(new, ready, limits.deadline_seconds)
             except Overloaded:
-                self._count_dropped()
+                self.dropped += 1
                 return
             except Exception as error:  # noqa: BLE001 - it is what the client would have got
                 failure = error

@@ -93,9 +93,9 @@ class Metrics:
         """Count a request that both versions of a split have answered; `key` as above. Event loop thread only."""
         self._splits.count_pair(model, number, key, pair)
 
-    def count_dropped(self, model: str, number: int) -> None:
-        """Count a copy of a request that the new version of a split did not get. Event loop thread only."""
-        self._splits.count_dropped(model, number)
+    def count_dropped(self, model: str, number: int, copies: int) -> None:
+        """Count copies of requests that the new version of a split did not get. Event loop thread only."""
+        self._splits.count_dropped(model, number, copies)
 
     def note_bad_answer(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of a new version's bad answers while requests are shared."""

@@ -127,11 +127,11 @@ class SplitCounts:
         if row is not None:
             row.add_pair(key, pair, self._now)
 
-    def count_dropped(self, model: str, number: int) -> None:
-        """Count a copy that the new version did not get."""
+    def count_dropped(self, model: str, number: int, copies: int) -> None:
+        """Count copies that the new version did not get."""
         row = self._find(model, number)
         if row is not None:
-            row.numbers[SHADOW + DROPPED] += 1
+            row.numbers[SHADOW + DROPPED] += copies
 
     def read(self, model: str, number: int) -> SplitCount:
         """Return what has been counted in a split so far."""

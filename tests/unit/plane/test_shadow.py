@@ -41,9 +41,9 @@ class Counts:
         assert (model, number) == ("iris", 7)
         self.pairs.append((key, pair))
 
-    def count_dropped(self, model: str, number: int) -> None:
+    def count_dropped(self, model: str, number: int, copies: int) -> None:
         assert (model, number) == ("iris", 7)
-        self.dropped += 1
+        self.dropped += copies
 
     def note_bad_answer(self, model: str, number: int, example: BadExample) -> None:
         assert (model, number) == ("iris", 7)
@@ -225,12 +225,15 @@ def test_copies_without_room_are_dropped_and_counted() -> None:
         assert scene.counts.dropped == 1
         scene.shadow.offer(scene.copy(nbytes=shadows.MOST_BYTES - 8))
         scene.shadow.offer(scene.copy())
+        await until(lambda: scene.has_ended)
         assert scene.counts.dropped == 2
-        await until(lambda: scene.has_ended)
-        for _ in range(shadows.MOST_COPIES + 5):
+        for _ in range(shadows.MOST_COPIES):
+            assert scene.shadow.has_room(scene.split)
             scene.shadow.offer(scene.copy())
-        assert scene.counts.dropped == 7
+        for _ in range(5):
+            assert not scene.shadow.has_room(scene.split)
         await until(lambda: scene.has_ended)
+        assert scene.counts.dropped == 7
         assert len(scene.counts.pairs) == 1 + shadows.MOST_COPIES
 
     run(scenario())

@@ -30,7 +30,7 @@ def test_a_split_reports_pairs_drops_failures_and_differences() -> None:
     counts.count_pair("iris", 1, None, AnswerPair(True, False))
     counts.count_pair("iris", 1, None, AnswerPair(False, True))
     counts.count_pair("iris", 1, None, AnswerPair(True, True))
-    counts.count_dropped("iris", 1)
+    counts.count_dropped("iris", 1, 1)
     found = counts.read("iris", 1)
     assert found[:4] == (5, 2, 5, 2)
     assert counts.read_shadow("iris", 1).to_report() == ShadowReport(
@@ -71,7 +71,7 @@ def test_a_copy_of_an_earlier_split_counts_no_more() -> None:
     counts = SplitCounts()
     counts.count_pair("iris", 2, None, answered(LABELS))
     counts.count_pair("iris", 1, None, answered(LABELS))
-    counts.count_dropped("iris", 1)
+    counts.count_dropped("iris", 1, 1)
     assert counts.read_shadow("iris", 2)[:2] == (1, 0)
     assert counts.read_shadow("iris", 1)[:2] == (0, 0)
 
@@ -94,7 +94,7 @@ def test_workers_are_summed_dead_ones_included_and_of_the_worst_the_worst_counts
         summed.add(index, sheet)
     workers[0].count_pair("iris", 1, None, answered(LABELS, NUMBER))
     workers[1].count_pair("iris", 1, None, answered(NUMBER._replace(total=6.0, worst=3.0), LABELS))
-    workers[1].count_dropped("iris", 1)
+    workers[1].count_dropped("iris", 1, 1)
     before = summed.read_split("iris", 1), summed.read_shadow("iris", 1)
     summed.absorb(sheets[0])
     for found, shadow in (before, (summed.read_split("iris", 1), summed.read_shadow("iris", 1))):
