@@ -26,10 +26,10 @@ FORMS: Mapping[str, Mapping[str, str]] = {"compiled": {}, "hosted": {"SERVING_EN
 MODELS = {"compiled": "forest", "hosted": "small"}
 SHADOW = {"SERVING_ROLLOUT__STRATEGY": "shadow", "SERVING_ROLLOUT__STEP_SECONDS": "86400"}
 METHOD = """Two servers with one worker each and the same active version; one has a newer version as its shadow, of \
-the same size. All of their processes are on one core, the load generator on another. A core with time to spare is asked \
-{rate:g} times a second, 3 s each in turns; a busy one over 16 connections by {generator}, 1 s each in turns, forwards \
-and backwards. One row of JSON; a random forest of 100 trees that is compiled, and a logistic pipeline that is hosted. \
-Ratios are taken within a round. Copies are compared or dropped: the part that was compared is beside them."""
+the same size. All of their processes are on one core, the load generator on another. A core with time to spare is \
+asked {rate:g} times a second, 3 s each in turns; a busy one over 16 connections by {generator}, 1 s each in turns, \
+forwards and backwards. One row of JSON; a random forest of 100 trees that is compiled, and a logistic pipeline that \
+is hosted. Ratios are taken within a round. Copies are compared or dropped: the part that was compared is beside them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -86,7 +87,11 @@ class Shadow:
         return False
 
     def offer(self, copy: RequestCopy) -> None:
-        """Let the new version answer a copy in a quiet moment, or drop it if it is too large."""
+        """Let the new version answer a copy in a quiet moment, or drop it: once the answer is on its way."""
+        with suppress(RuntimeError):  # without a running loop
+            asyncio.get_running_loop().call_soon(self._take, copy)
+
+    def _take(self, copy: RequestCopy) -> None:
         try:
             found = self._by_model.get(copy.split.new.id.model)
             if found is None or found.split is not copy.split:
@@ -117,9 +122,9 @@ class _ShadowOfModel:
         self._watch: asyncio.TimerHandle
 
     def take(self, copy: RequestCopy) -> bool:
-        """Keep a copy until a quiet moment; returns whether it is kept, and not dropped for its bytes."""
+        """Keep a copy until a quiet moment, or drop it if there is no room; returns whether it is kept."""
         nbytes = copy.measure_bytes()
-        if self._nbytes + nbytes > MOST_BYTES:
+        if len(self.copies) >= MOST_COPIES or self._nbytes + nbytes > MOST_BYTES:
             self.dropped += 1
             if self._task is None:
                 self._count_dropped()

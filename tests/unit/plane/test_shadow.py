@@ -82,10 +82,10 @@ class Scene:
 
         return RequestCopy(self.split, read, False, nbytes, answer, key)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether no copy waits and nothing is computed."""
-        return not self.shadow._by_model
+    async def wait_until_ended(self) -> None:
+        """Wait until no copy waits and nothing is computed."""
+        await asyncio.sleep(0)  # what was offered is taken
+        await until(lambda: not self.shadow._by_model)
 
 
 def describe(error: Exception, split: ServedSplit) -> BadExample:
@@ -99,7 +99,7 @@ def test_pairs_are_compared_in_a_quiet_moment_and_counted() -> None:
         scene.shadow.offer(scene.copy(0))
         scene.shadow.offer(scene.copy(2, key=b"ada"))
         assert not scene.engine.batches
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert scene.counts.pairs == [(None, SAME), (b"ada", OTHER)]
         assert (scene.counts.dropped, scene.new.leases) == (0, 0)
 
@@ -123,7 +123,7 @@ def test_failures_count_for_the_side_that_fails(
         scene = Scene()
         scene.engine.error = error
         scene.shadow.offer(scene.copy(label))
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert scene.counts.pairs == [(None, pair)]
         assert [example.detail for example in scene.counts.examples] == examples
 
@@ -134,7 +134,7 @@ def test_rows_that_only_the_new_version_does_not_take_are_a_failure_of_it() -> N
     async def scenario() -> None:
         scene = Scene()
         scene.shadow.offer(scene.copy(row=[1.0]))
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert scene.counts.pairs == [(None, AnswerPair(True, False))]
 
     run(scenario())
@@ -148,7 +148,7 @@ def test_a_number_that_is_not_finite_is_a_failure_too() -> None:
         assert copy.answer is not None
         answer = copy.answer._replace(method="predict_proba", prediction=Prediction((np.full((1, 3), 0.3),)))
         scene.shadow.offer(copy._replace(answer=answer, read=lambda _: PredictRequest([ROW], "predict_proba")))
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         ((_, pair),) = scene.counts.pairs
         assert (pair.is_new_bad, pair.is_old_bad, scene.counts.examples) == (True, False, [NOT_FINITE])
 
@@ -163,7 +163,7 @@ def test_nothing_is_computed_while_a_request_waits_for_its_answer() -> None:
         await wait_rounds(scene)
         assert not scene.engine.batches
         scene.shadow.under_way = 0
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert scene.counts.pairs == [(None, SAME)]
 
     run(scenario())
@@ -196,7 +196,7 @@ async def wait_rounds(scene: Scene, rounds: int = 5) -> None:
     """Let a shadow look for a quiet moment some times."""
     for _ in range(rounds):
         await asyncio.sleep(2 * (shadows.QUIET_SECONDS + shadows.PAUSE_SECONDS))
-    assert not scene.has_ended
+    assert scene.shadow._by_model
 
 
 def test_a_request_that_comes_meanwhile_goes_first() -> None:
@@ -212,7 +212,7 @@ def test_a_request_that_comes_meanwhile_goes_first() -> None:
         await wait_rounds(scene)
         assert len(scene.engine.batches) == 1
         scene.shadow.under_way = 0
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert len(scene.counts.pairs) == 3
 
     run(scenario())
@@ -222,18 +222,19 @@ def test_copies_without_room_are_dropped_and_counted() -> None:
     async def scenario() -> None:
         scene = Scene()
         scene.shadow.offer(scene.copy(nbytes=shadows.MOST_BYTES + 1))
-        assert scene.counts.dropped == 1
+        await until(lambda: scene.counts.dropped == 1)
         scene.shadow.offer(scene.copy(nbytes=shadows.MOST_BYTES - 8))
         scene.shadow.offer(scene.copy())
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert scene.counts.dropped == 2
-        for _ in range(shadows.MOST_COPIES):
+        for _ in range(shadows.MOST_COPIES + 3):
             assert scene.shadow.has_room(scene.split)
             scene.shadow.offer(scene.copy())
+        await asyncio.sleep(0)
         for _ in range(5):
             assert not scene.shadow.has_room(scene.split)
-        await until(lambda: scene.has_ended)
-        assert scene.counts.dropped == 7
+        await scene.wait_until_ended()
+        assert scene.counts.dropped == 10
         assert len(scene.counts.pairs) == 1 + shadows.MOST_COPIES
 
     run(scenario())
@@ -246,7 +247,7 @@ def test_large_answers_take_room_too() -> None:
         assert copy.answer is not None
         large = copy.answer._replace(prediction=Prediction((np.zeros((1, shadows.MOST_BYTES // 8)),)))
         scene.shadow.offer(copy._replace(answer=large))
-        assert scene.counts.dropped == 1
+        await until(lambda: scene.counts.dropped == 1)
 
     run(scenario())
 
@@ -258,7 +259,7 @@ def test_a_copy_that_has_waited_too_long_is_dropped_and_counted(monkeypatch: pyt
         scene = Scene()
         scene.shadow.under_way = 1
         scene.shadow.offer(scene.copy())
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert (scene.counts.dropped, scene.counts.pairs) == (1, [])
 
     run(scenario())
@@ -269,7 +270,7 @@ def test_a_copy_that_the_new_version_is_too_busy_for_says_nothing_about_it() -> 
         scene = Scene()
         scene.engine.error = Overloaded("busy")
         scene.shadow.offer(scene.copy())
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert (scene.counts.dropped, scene.counts.pairs) == (1, [])
 
     run(scenario())
@@ -284,7 +285,7 @@ def test_a_new_version_that_hangs_is_let_go_when_its_split_ends() -> None:
         await until(lambda: scene.new.leases)
         scene.publish(None)
         await scene.new.drain()
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert (scene.counts.dropped, scene.counts.pairs, len(scene.engine.batches)) == (0, [], 1)
 
     run(scenario())
@@ -301,7 +302,7 @@ def test_copies_of_a_split_that_has_ended_are_not_answered(ends: str) -> None:
             scene.begin_split(8)
         else:
             scene.publish(ServedSplit(Split(7, scene.new.id, scene.old.id, 0.5), scene.new, scene.old))
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert (scene.engine.batches, scene.counts.pairs) == ([], [])
 
     run(scenario())
@@ -329,7 +330,7 @@ def test_the_client_is_found_in_the_rows_where_they_say_it() -> None:
         for error in (None, ModelFailed("no")):
             scene.engine.error = error
             scene.shadow.offer(scene.copy())
-            await until(lambda: scene.has_ended)
+            await scene.wait_until_ended()
         assert [key for key, _ in scene.counts.pairs] == [b"3.5", b"3.5"]
 
     run(scenario())
@@ -341,7 +342,7 @@ def test_an_error_of_the_shadow_itself_reaches_nobody() -> None:
         scene.shadow.offer(None)  # type: ignore[arg-type]
         scene.counts.count_pair = None  # type: ignore[assignment, method-assign]
         scene.shadow.offer(scene.copy())
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         del scene.counts.count_pair
         scene.shadow.offer(scene.copy())
         await until(lambda: scene.counts.pairs)
@@ -357,8 +358,9 @@ def test_small_answers_do_not_hold_the_batch_that_they_were_computed_in() -> Non
         assert copy.answer is not None
         batch = np.zeros(1000, np.int64)
         scene.shadow.offer(copy._replace(answer=copy.answer._replace(prediction=Prediction((batch[:1],)))))
+        await asyncio.sleep(0)
         batch[0] = 2
-        await until(lambda: scene.has_ended)
+        await scene.wait_until_ended()
         assert scene.counts.pairs == [(None, SAME)]
 
     run(scenario())
