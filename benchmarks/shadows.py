@@ -29,7 +29,7 @@ METHOD = """Two servers with one worker each and the same active version; one ha
 the same size. All of their processes are on one core, the load generator on another. A core with time to spare is \
 asked {rate:g} times a second, 3 s each in turns; a busy one over 16 connections by {generator}, 1 s each in turns, \
 forwards and backwards. One row of JSON; a random forest of 100 trees that is compiled, and a logistic pipeline that \
-is hosted. Ratios are taken within a round. Copies are compared or dropped: the part that was compared is beside them."""
+is hosted. Ratios are taken within a round. Copies are compared or dropped; the part that was compared is shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
         state.status = Status()
         metrics = Metrics(__version__)
         loop, turns = asyncio.get_running_loop(), make_turns()
-        service = Service(state, found, metrics, lambda tell: Plane(state, loop, turns, tell))
+        service = Service(state, found, metrics, lambda tell: Plane(state, loop, turns, tell, replay=found.replay))
         state.services = api.make_services(state, found, metrics, service.operator, service, access)
         service.start()
         try:

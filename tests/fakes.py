@@ -21,7 +21,9 @@ from serving.domain.decision import (
     Decision,
     PinVersion,
     RefreshStore,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     SteerRollout,
     UnloadModel,
 )
@@ -148,13 +150,13 @@ def make_reference(**active: Servable | None) -> ActiveReference:
     return ActiveReference(MappingProxyType({name: make_model_reference(one) for name, one in active.items()}))
 
 
-def make_model_reference(active: Servable | None, *standbys: Servable) -> ModelReference:
+def make_model_reference(active: Servable | None, *standbys: Servable, **labels: Servable | None) -> ModelReference:
     """Return what answers for one model: the active servable, and those on standby, the last of them active before."""
     loaded = [*standbys, *([active] if active else [])]
-    return ModelReference(active, MappingProxyType({one.id.version: one for one in loaded}))
+    return ModelReference(active, MappingProxyType({one.id.version: one for one in loaded}), None, labels)
 
 
-def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStatus:
+def make_model_status(name: str = "iris", active: str | None = "3", **labels: str) -> ModelStatus:
     """Return a model whose version 3 is active, 4 is on its way and 2 was refused."""
     gates = (
         GateResult(gate="load", verdict=Verdict.PASSED, evidence="loaded", duration_seconds=0.1),
@@ -164,6 +166,7 @@ def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStat
         name=name,
         active=ActiveStatus(version=active, digest="sha256:33", engine="onnx", activated_at=NOON) if active else None,
         target=TargetStatus(version="4", state=State.VALIDATING),
+        labels=labels,
         last_failure=Failure(version="2", gate="golden", reason="row 3: expected 1, got 2", at=NOON),
         warnings=(
             GateWarning(version="3", gate="environment", evidence="trained with scikit-learn 1.8.0, served by 1.9.1"),
@@ -235,6 +238,10 @@ class FakeOperator:
                 if version not in {one.version for one in found.versions}:
                     raise UnknownVersion(f"'{model}' has no version '{version}'")
                 return (found.model_copy(update={"pinned": version}),)
+            case SetLabel(_, label, version):
+                return (found.model_copy(update={"labels": {**found.labels, label: version}}),)
+            case RemoveLabel(_, label):
+                return (found.model_copy(update={"labels": {k: v for k, v in found.labels.items() if k != label}}),)
             case RollBackModel(_, str(version)) if found.active is not None and version != found.active.version:
                 raise OperationRefused(f"version '{version}' is not active, '{found.active.version}' is")
             case SteerRollout(_, _, str(version)) if found.target is None or version != found.target.version:
@@ -294,7 +301,7 @@ def make_rollout_status() -> RolloutStatus:
                 CurvePoint(at=NOON + timedelta(seconds=30 * index), e_value=e_value, share=share)
                 for index, (e_value, share) in enumerate(curve)
             ),
-            examples=(BadExample(status=422, detail="row 0: 'gold' is no category of 'tier'", count=2),),
+            examples=(BadExample(status=422, detail="row 0: feature 'tier' holds a value that was never seen"),),
         ),
         last=PastRollout(
             version="2",

@@ -48,7 +48,7 @@ def install(app: FastAPI) -> None:
     for routes in (welcome, models, admin, health, oip_metadata, oip_repository, mlflow, tensorflow):
         app.include_router(routes.router)
     problems.install(app, _write_refusal)
-    own = (schemas.Pin, schemas.Rollback, schemas.Steer)
+    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer)
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, *own)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     documentation.add_routes(app)

@@ -6,14 +6,14 @@ from serving.api.services import AppState
 from serving.domain.errors import NothingActive, UnknownModel
 from serving.domain.state import State
 from serving.domain.status import ModelStatus
-from serving.plane.active_reference import Role, find
+from serving.plane.active_reference import Asked, find
 from serving.plane.servable import Servable
 from serving.settings import TokenScope
 
 _REFUSED = {State.REJECTED, State.QUARANTINED}
 
 
-def find_explained(state: AppState, model: str, version: str | Role | None = None) -> Servable:
+def find_explained(state: AppState, model: str, version: Asked = None) -> Servable:
     """Return what `serving.plane.active_reference.find` returns; its errors have the texts of `explain`."""
     try:
         return find(state, model, version)

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 from serving.api.access import AccessRefused
 from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
 from serving.api.json_bodies.strict_json import loads, refuse_depth, refuse_repeated_keys
-from serving.api.models import ModelName, VersionName
+from serving.api.models import LabelName, ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
-from serving.api.schemas import ActiveModels, Pin, Rollback, Steer
+from serving.api.schemas import ActiveModels, LabelledVersion, Pin, Rollback, Steer
 from serving.api.services import AppState, services_of
 from serving.domain.decision import (
     AcceptStateLoss,
@@ -25,7 +25,9 @@ from serving.domain.decision import (
     PinVersion,
     RefreshStore,
     ReleaseVersion,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     SteerRollout,
     UnpinModel,
 )
@@ -120,6 +122,24 @@ async def release(model: ModelName, version: VersionName, request: Request, acto
     return await _decide(request, ReleaseVersion(model, version), actor)
 
 
+@router.put(
+    "/models/{model}/labels/{label}",
+    summary="Let a label name a version",
+    responses=problems_of(400, 404, 409, 413, 415, 422),
+    openapi_extra=body_of(LabelledVersion),
+)
+async def set_label(model: ModelName, label: LabelName, request: Request, actor: Actor) -> ModelSummary:
+    """Load the version if necessary, keep it loaded, and let the label answer with it from then on, in one swap."""
+    wanted = await read_body(request, LabelledVersion)
+    return await _decide(request, SetLabel(model, label, wanted.version), actor)
+
+
+@router.delete("/models/{model}/labels/{label}", summary="Remove a label", responses=problems_of(404, 422))
+async def remove_label(model: ModelName, label: LabelName, request: Request, actor: Actor) -> ModelSummary:
+    """Remove the label; a label that there is not is no error."""
+    return await _decide(request, RemoveLabel(model, label), actor)
+
+
 @router.post("/refresh", summary="Look at the store now")
 async def refresh(request: Request, actor: Actor) -> ActiveModels:
     """Look at the store now. Evaluations that this starts may still run when the call returns."""
@@ -147,7 +167,7 @@ async def _decide_for_all(request: Request, decision: RefreshStore | AcceptState
 @contextmanager
 def audit_decision(decision: Decision, actor: str) -> Iterator[None]:
     """Log one line for an operator's call, whether it succeeded or not."""
-    names = {name: getattr(decision, name, None) for name in ("model", "version", "action")}
+    names = {name: getattr(decision, name, None) for name in ("model", "version", "label", "action")}
     fields: dict[str, Any] = {"call": decision.kind, "actor": actor}
     fields |= {key: name[:120] for key, name in names.items() if name is not None}
     try:

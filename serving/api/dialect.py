@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from serving.api.bodies import Headers
 from serving.domain.signature import Signature
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked, Label
 from serving.plane.prediction import Answer, PredictRequest
 
 JSON = b"application/json"
@@ -57,11 +57,12 @@ class Refusal(NamedTuple):
 
 
 class NamedInPath:
-    """Base of dialects whose paths have the names of model and version unchanged."""
+    """Base of dialects whose paths have the names of model, version and label unchanged."""
 
-    def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
+    def target(self, params: Mapping[str, str]) -> tuple[str | None, Asked]:
         """Return the model and the version in the path."""
-        return params.get("model"), params.get("version")
+        label = params.get("label")
+        return params.get("model"), params.get("version") if label is None else Label(label)
 
 
 class Dialect(Protocol):
@@ -73,7 +74,7 @@ class Dialect(Protocol):
         """Raise UnsupportedMedia for a body that this dialect cannot read, before any of it is read."""
         ...
 
-    def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
+    def target(self, params: Mapping[str, str]) -> tuple[str | None, Asked]:
         """Return the model (None: the default one) and the version (None: the active one) in a path."""
         ...
 

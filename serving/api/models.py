@@ -11,8 +11,8 @@ from pydantic import AfterValidator
 from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary, Workers
 from serving.api.services import services_of
-from serving.domain.errors import UnknownModel, UnknownVersion
-from serving.domain.rollout import RolloutStatus
+from serving.domain.errors import InvalidInput, UnknownModel, UnknownVersion
+from serving.domain.rollout import RolloutStatus, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Status, VersionStatus
 from serving.domain.version import why_not_a_name
@@ -32,9 +32,16 @@ def _version_name(text: str) -> str:
     return text
 
 
+def _label_name(text: str) -> str:
+    if why := why_not_a_name(text):
+        raise InvalidInput(f"no label can be called that: {why}")
+    return text
+
+
 # No name that could not be in the store gets any further than here.
 ModelName = Annotated[str, AfterValidator(_model_name), Path(description="name of the model", examples=["iris"])]
 VersionName = Annotated[str, AfterValidator(_version_name), Path(description="name of the version", examples=["3"])]
+LabelName = Annotated[str, AfterValidator(_label_name), Path(description="name of the label", examples=["champion"])]
 
 router = APIRouter(tags=["models"])
 
@@ -130,4 +137,5 @@ def _sandbox(status: Status) -> Sandbox | None:
 
 def _with_versions(model: ModelStatus) -> ModelVersions:
     summary = {name: getattr(model, name) for name in ModelSummary.model_fields}
-    return ModelVersions(**summary, versions=tuple(VersionSummary.of(version) for version in model.versions))
+    versions = tuple(VersionSummary.of(version) for version in model.versions)
+    return ModelVersions(**summary, rollout=RolloutSummary.of(model.rollout), versions=versions)

@@ -42,6 +42,8 @@ def _native(parts: list[str]) -> tuple[str, dict[str, str]] | None:
             return NATIVE, {"model": model}
         case ["", "models", model, "versions", version, "predict"] if model and version:
             return NATIVE, {"model": model, "version": version}
+        case ["", "models", model, "labels", label, "predict"] if model and label:
+            return NATIVE, {"model": model, "label": label}
     return None
 
 
@@ -118,6 +120,6 @@ def is_for_operators(path: str) -> bool:
             return True
         case ["", "models", _, last]:
             return last in _OF_MODEL
-        case ["", "models", _, "versions", _, "release"]:
+        case ["", "models", _, "versions", _, "release"] | ["", "models", _, "labels", _]:
             return True
     return path in DOCS

@@ -62,7 +62,13 @@ OPERATIONS = (
         "/models/{model}/versions/{version}/predict",
         "predict_version",
         "Ask one version of a model",
-        "Any version that is still loaded: the active one and those kept warm for a rollback.",
+        "Any version that is still loaded: the active one, those kept warm for a rollback and those with labels.",
+    ),
+    DocumentedOperation(
+        "/models/{model}/labels/{label}/predict",
+        "predict_label",
+        "Ask the version with a label",
+        "A label is an operator's name for a version, which stays loaded as long as it has one.",
     ),
     DocumentedOperation(
         "/predict",

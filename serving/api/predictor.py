@@ -33,7 +33,7 @@ from serving.domain.errors import (
 from serving.domain.rollout import BadExample
 from serving.domain.signature import Signature
 from serving.domain.text import without_values
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked
 from serving.plane.prediction import (
     Answer,
     PredictRequest,
@@ -60,10 +60,11 @@ _OF_THE_EDGE = (AccessRefused, BodyTooLarge, BodyTooSlow, NotAcceptable, Overloa
 # After these the other version is not asked: it has another load, and not the client's deadline.
 _OF_ONE_SIDE = (*_OF_THE_EDGE, DeadlineExceeded)
 
+SLOW_SECONDS, SLOW_ROW_SECONDS = 1.0, 0.001  # rows of slower requests are not sampled
 SLOW = BadExample(status=200, detail="it took longer than rollout.slo_seconds")
 
 Reply_co = TypeVar("Reply_co", covariant=True)
-Target = tuple[str | None, str | Role | None]
+Target = tuple[str | None, Asked]
 """The model (None: the default one) and the version (None: the active one) that are asked for."""
 
 
@@ -193,6 +194,7 @@ class Predictor:
         if answer is None or not is_small(answer):
             return None
         written = call.write(answer, servable.signature)
+        _note(servable, answer, 0.0)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         if split is not None and self._shadow.has_room(split):
             key = None if split.header is None else headers.get(split.header)
@@ -242,6 +244,7 @@ class Predictor:
             raise
         finally:
             self._shadow.under_way -= 1
+        _note(servable, answer, perf_counter() - started)
         traffic.record(200, answer.rows, perf_counter() - started)
         return answer
 
@@ -266,8 +269,10 @@ class Predictor:
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size, seen)
             left, most = incoming.seconds_left(), self._limits.deadline_seconds
+            began = perf_counter()
             answer = await compute(servable, ready, most if left is None else max(min(left, most), 0.0))
             seen.answer = answer
+            _note(servable, answer, perf_counter() - began)
         if is_small(answer) and not call.writes_slowly:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
@@ -346,3 +351,9 @@ def _describe_failure(error: Exception, split: ServedSplit) -> BadExample:
 def _make_example(refusal: Refusal, split: ServedSplit) -> BadExample:
     names = {feature.name for feature in split.new.signature.features}
     return BadExample(status=refusal.status, detail=without_values(refusal.detail, names))
+
+
+def _note(servable: Servable, answer: Answer, seconds: float) -> None:
+    """Let the servable sample what it has answered, unless that took so long that nobody should compute it again."""
+    if answer.batch is not None and seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
+        servable.note(answer.method, answer.batch, answer.prediction)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.domain.rollout import RolloutAction
+from serving.domain.rollout import RolloutAction, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus, WorkerStatus
@@ -65,6 +65,7 @@ class VersionSummary(JsonAnswer):
 class ModelVersions(ModelSummary):
     """One model in ``GET /models``, its versions newest first."""
 
+    rollout: RolloutSummary | None = None
     versions: tuple[VersionSummary, ...] = ()
 
 
@@ -103,6 +104,14 @@ class Readiness(JsonAnswer):
 
 class Pin(BaseModel):
     """Body of ``POST /models/{model}/pin``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: str = Field(min_length=1, max_length=100, examples=["2"])
+
+
+class LabelledVersion(BaseModel):
+    """Body of ``PUT /models/{model}/labels/{label}``."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

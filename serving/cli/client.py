@@ -52,6 +52,10 @@ class ServerClient:
         """POST `body` as JSON and return the decoded answer; raises CallFailed."""
         return self._send_request("POST", parts, body or {})
 
+    def put(self, *parts: str, body: dict[str, Any]) -> Any:
+        """PUT `body` as JSON and return the decoded answer; raises CallFailed."""
+        return self._send_request("PUT", parts, body)
+
     def delete(self, *parts: str) -> Any:
         """DELETE the path and return the decoded answer; raises CallFailed."""
         return self._send_request("DELETE", parts, None)

@@ -12,10 +12,12 @@ from pydantic import BaseModel
 
 from serving.cli.client import ServerClient, choose_server_url, choose_token
 from serving.cli.output import one_line, show, show_table
+from serving.cli.rollout_output import show_rollouts
 from serving.cli.status_output import (
     NOTHING,
     ServerStatus,
     describe_active,
+    describe_labels,
     format_time,
     show_models,
     show_problems,
@@ -55,8 +57,8 @@ class _History(BaseModel):
 def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
     """Show which version answers, for every model.
 
-    Also shows gates that warned, versions in quarantine, files that serve nothing, problems of the store and the state,
-    and the workers where there are several.
+    Also shows rollouts, gates that warned, versions in quarantine, files that serve nothing, problems of the store and
+    the state, and the workers where there are several.
     """
     server = connect_reader(url, token_file)
     answer = server.get("models", "active")
@@ -71,6 +73,7 @@ def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json =
         active = sum(model.active is not None for model in models)
         show(f"{active} of {_count_models(models)} active at {server.url}")
         show_models(models)
+        show_rollouts(whole)
     elif whole.store is None or whole.store.is_available:
         show(f"no models at {server.url}; 'serving publish' or 'serving demo' puts some into the store")
     if workers:
@@ -103,16 +106,46 @@ def history(
 
 def pin(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Serve exactly this version until 'unpin'."""
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     answer = server.post("models", name, "pin", body={"version": version})
     show(f"{name} is pinned to {version}; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def unpin(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Let newer versions become active again."""
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     answer = server.delete("models", name, "pin")
     show(f"{name} is not pinned any more; {describe_active(server.parse_answer(ModelSummary, answer))}")
+
+
+def label(
+    name: Name,
+    label: Annotated[str | None, typer.Argument(metavar="LABEL", help="The label.")] = None,
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="The version that it names; not given: labels are shown.")
+    ] = None,
+    *,
+    is_removed: Annotated[bool, typer.Option("--remove", help="Remove the label.")] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Let a label name a version, or show labels.
+
+    The version is loaded, and stays loaded as long as it has a label.
+    """
+    if is_removed and (label is None or version is not None):
+        raise typer.BadParameter("--remove goes with a label and no version")
+    if label is None or (version is None and not is_removed):
+        server = connect_reader(url, token_file)
+        answer = server.get("models", name, "active")
+    else:
+        server = connect_operator(url, token_file)
+        place = ("models", name, "labels", label)
+        answer = server.delete(*place) if version is None else server.put(*place, body={"version": version})
+    model = server.parse_answer(ModelSummary, answer)
+    show(f"{name}: {describe_labels(model)}")
+    if model.problem:
+        show(one_line(f"{name}: {model.problem}"))
 
 
 def rollback(
@@ -129,7 +162,7 @@ def rollback(
 
     The version that was active is in quarantine until 'release'.
     """
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     answer = server.post("models", name, "rollback", body={"version": left} if left is not None else None)
     show(f"{name} is rolled back; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
@@ -139,7 +172,7 @@ def release(name: Name, version: Version, *, url: Url = None, token_file: TokenF
 
     The server evaluates it again.
     """
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     answer = server.post("models", name, "versions", version, "release")
     show(f"{name}/{version} is released; {describe_active(server.parse_answer(ModelSummary, answer))}")
 
@@ -149,7 +182,7 @@ def unload(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None
 
     No version of it stays loaded. A model without files in the store is gone then.
     """
-    _connect_operator(url, token_file).post("v2", "repository", "models", name, "unload")
+    connect_operator(url, token_file).post("v2", "repository", "models", name, "unload")
     show(f"{name} is unloaded; 'serving load {name}' loads it again")
 
 
@@ -158,7 +191,7 @@ def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
 
     Waits for the verdict on its newest version.
     """
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     server.post("v2", "repository", "models", name, "load")
     show(
         f"{name} is loaded; {describe_active(server.parse_answer(ModelSummary, server.get('models', name, 'active')))}"
@@ -167,7 +200,7 @@ def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
 
 def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
     """Make the server look at its store now."""
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     models = server.parse_answer(_Models, server.post("refresh")).models
     show(f"{server.url} has looked at its store: {_count_models(models)}")
     if models:
@@ -179,7 +212,7 @@ def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
 
     Pins and quarantines were lost with it: set them again where they are needed.
     """
-    server = _connect_operator(url, token_file)
+    server = connect_operator(url, token_file)
     models = server.parse_answer(_Models, server.post("accept-state-loss")).models
     show(f"{server.url} activates versions again: {_count_models(models)}")
 
@@ -189,7 +222,8 @@ def connect_reader(url: str | None, token_file: Path | None) -> ServerClient:
     return _connect(url, TokenScope.READ, token_file)
 
 
-def _connect_operator(url: str | None, token_file: Path | None) -> ServerClient:
+def connect_operator(url: str | None, token_file: Path | None) -> ServerClient:
+    """Return a client that may make operators' calls."""
     return _connect(url, TokenScope.ADMIN, token_file)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import bench, environment_commands, operate, serve, signing, store, wait
+from serving.cli import bench, environment_commands, operate, rollout_command, serve, signing, store, wait
 from serving.cli.options import SettingsCommand
 from serving.cli.output import allow_any_text, one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -32,7 +32,9 @@ others: tuple[Callable[..., None], ...] = (
     operate.history,
     operate.pin,
     operate.unpin,
+    operate.label,
     operate.rollback,
+    rollout_command.rollout,
     operate.release,
     operate.unload,
     operate.load,

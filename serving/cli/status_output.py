@@ -9,15 +9,24 @@ from pydantic import BaseModel
 
 from serving.cli.output import one_line, show, show_table
 from serving.domain.environment import OWN
+from serving.domain.rollout import RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ActiveStatus, ModelSummary, StateStatus, StoreStatus, WorkerState, WorkerStatus
 
 NOTHING = "-"
 
 
-class ServerStatus(BaseModel):
-    """What ``GET /models`` says beside the models."""
+class ModelRollout(BaseModel):
+    """A model in ``GET /models``, as far as it is about rollouts."""
 
+    name: str
+    rollout: RolloutSummary | None = None
+
+
+class ServerStatus(BaseModel):
+    """What ``GET /models`` says beside what ``GET /models/active`` says."""
+
+    models: tuple[ModelRollout, ...] = ()
     sandbox: Sandbox | None = None
     store: StoreStatus | None = None
     state: StateStatus | None = None
@@ -32,6 +41,8 @@ def show_models(models: Sequence[ModelSummary]) -> None:
         notes = [model.active.note if model.active else None, model.problem]
         for note in dict.fromkeys(filter(None, notes)):
             show(one_line(f"{model.name}: {note}"))
+        if model.labels:
+            show(one_line(f"{model.name}: {describe_labels(model)}"))
         for warning in model.warnings:
             show(one_line(f"{model.name}/{warning.version}: gate {warning.gate} warned: {warning.evidence}"))
         for one in model.quarantined:
@@ -95,6 +106,12 @@ def describe_active(model: ModelSummary) -> str:
     if target and (active is None or target.version != active.version):
         text += f", on its way: {target.version} ({target.state})"
     return one_line(text)
+
+
+def describe_labels(model: ModelSummary) -> str:
+    """Return the labels of a model and what they name, as one line."""
+    labels = ", ".join(f"{label} = {version}" for label, version in model.labels.items())
+    return one_line(f"labels: {labels}" if labels else "no labels")
 
 
 def format_time(at: datetime) -> str:

@@ -92,6 +92,28 @@ class SteerRollout:
     kind: Literal["rollout"] = "rollout"
 
 
+@dataclass(frozen=True, slots=True)
+class SetLabel:
+    """Let a label name this version from now on; it is loaded first if it has to be, and stays loaded.
+
+    Until it is loaded, the label answers with what it answered with before.
+    """
+
+    model: str
+    label: str
+    version: str
+    kind: Literal["label"] = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLabel:
+    """Forget a label; the version that it names stays loaded only if something else needs it."""
+
+    model: str
+    label: str
+    kind: Literal["unlabel"] = "unlabel"
+
+
 # --- about all models -------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +132,15 @@ class AcceptStateLoss:
 
 
 ModelDecision = Annotated[
-    PinVersion | UnpinModel | RollBackModel | ReleaseVersion | UnloadModel | LoadModel | SteerRollout,
+    PinVersion
+    | UnpinModel
+    | RollBackModel
+    | ReleaseVersion
+    | UnloadModel
+    | LoadModel
+    | SteerRollout
+    | SetLabel
+    | RemoveLabel,
     Field(discriminator="kind"),
 ]
 Decision = Annotated[ModelDecision | RefreshStore | AcceptStateLoss, Field(discriminator="kind")]

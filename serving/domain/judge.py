@@ -31,6 +31,7 @@ BETTER = (0.75, 0.5, 0.25, 0.1, 0.0)
 """What a candidate may be, in parts of `margin` or of `acceptable`."""
 LEAST_BAD = 2  # of a candidate, before it goes back: one event is an accident
 LEAST_CLIENTS = 3  # that had these, where clients are known: what one client sends says little about a version
+MOST_LOG = 700.0  # of evidence: more makes no difference
 PAIRED = 0.5  # the candidate's share where both versions answer every request
 
 
@@ -244,12 +245,9 @@ def _log(value: float) -> float:
 
 
 def _mean(logs: Iterable[float]) -> float:
-    """Return the mean of what these are the logarithms of; infinity if that is too large to say."""
+    """Return the mean of what these are the logarithms of, at most a number that JSON can hold."""
     values = list(logs)
     most = max(values, default=-math.inf)
     if most == -math.inf:
         return 0.0
-    try:
-        return math.exp(most) * sum(math.exp(one - most) for one in values) / len(values)
-    except OverflowError:
-        return math.inf
+    return math.exp(min(MOST_LOG, most + math.log(sum(math.exp(one - most) for one in values) / len(values))))

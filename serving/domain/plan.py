@@ -105,12 +105,14 @@ class Split:
 class Route:
     """What answers for one model: the active version, and all loaded ones, most recently active first.
 
-    `split` is set while another version than the active one answers, too, or gets copies.
+    `split` is set while another version than the active one answers, too, or gets copies. `labels` has
+    every label that is set, and the loaded version that answers for it, None if there is none.
     """
 
     active: VersionId | None = None
     loaded: tuple[VersionId, ...] = ()
     split: Split | None = None
+    labels: tuple[tuple[str, VersionId | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

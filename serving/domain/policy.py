@@ -39,12 +39,14 @@ class LoadedVersion:
     """One version that can answer right now.
 
     Unless it `is_lost`: its host is gone, and the cache has no sound copy of its files to start another host from.
+    `is_labelled`: a label answers with it, so it stays loaded.
     """
 
     version: str
     digest: str
     is_quarantined: bool = False
     is_lost: bool = False
+    is_labelled: bool = False
 
     @property
     def must_leave(self) -> bool:
@@ -82,7 +84,9 @@ class Desired:
     `kept` is the version in the cache that answered before a restart. It counts until a version is active; when it is
     excluded (in quarantine), only if no other version can answer. `removed_at` is the monotonic time from which the
     files of the active version count as removed; 0 while they are there. `is_gradual`: a newer version takes over step
-    by step, not at once. With `is_stopped` it does not at all until an operator says so.
+    by step, not at once. With `is_stopped` it does not at all until an operator says so. `labelled` are the versions
+    that labels name, and before them those in the cache that labels answered with before a restart: they are loaded,
+    and not activated for that.
     """
 
     versions: tuple[WantedVersion, ...]
@@ -92,6 +96,7 @@ class Desired:
     removed_at: float = 0.0
     is_gradual: bool = False
     is_stopped: bool = False
+    labelled: tuple[WantedVersion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +212,19 @@ def choose_action(desired: Desired, observed: Observed, now: float) -> Action | 
         reason = "it is unloaded" if desired.is_unloaded else _why_stale(desired, running, aspired, observed)
         if reason is not None:
             return Cancel(reason)
-    elif aspired is not None and _find_loaded(observed, aspired) is None:
-        return Evaluate(aspired) if aspired.is_staged and aspired.digest is not None else Stage(aspired)
-    return _choose_surplus(observed, 0 if desired.is_unloaded else observed.keep_warm)
+    else:
+        missing = aspired if _is_missing(observed, aspired) else find_missing_label(desired, observed, now)
+        if missing is not None:
+            return Evaluate(missing) if missing.is_staged and missing.digest is not None else Stage(missing)
+    return _choose_surplus(observed, None if desired.is_unloaded else observed.keep_warm)
+
+
+def find_missing_label(desired: Desired, observed: Observed, now: float) -> WantedVersion | None:
+    """Return the first version that is to be loaded for a label now; None when all are that can be."""
+    if desired.is_unloaded:
+        return None
+    due = (one for one in desired.labelled if not one.is_excluded and one.not_before <= now)
+    return next((one for one in due if _is_missing(observed, one)), None)
 
 
 def _choose_swap(desired: Desired, observed: Observed, better: LoadedVersion | None) -> Action | None:
@@ -227,7 +242,7 @@ def _choose_swap(desired: Desired, observed: Observed, better: LoadedVersion | N
 
 def find_wake_time(desired: Desired, now: float) -> float | None:
     """Return the next monotonic time at which `choose_action` may return something else without any event."""
-    everything = (*desired.versions, *([desired.kept] if desired.kept else []))
+    everything = (*desired.versions, *([desired.kept] if desired.kept else []), *desired.labelled)
     times = [wanted.not_before for wanted in everything if not wanted.is_excluded]
     return min((time for time in [*times, desired.removed_at] if time > now), default=None)
 
@@ -275,6 +290,10 @@ def _find_loaded(observed: Observed, wanted: WantedVersion) -> LoadedVersion | N
     return next(
         (one for one in everything if one and (one.version, one.digest) == (wanted.version, wanted.digest)), None
     )
+
+
+def _is_missing(observed: Observed, wanted: WantedVersion | None) -> bool:
+    return wanted is not None and _find_loaded(observed, wanted) is None
 
 
 def _find_better_loaded(desired: Desired, observed: Observed, aspired: WantedVersion | None) -> LoadedVersion | None:
@@ -328,9 +347,16 @@ def _why_stale(
     kept = desired.kept
     if kept is not None and (kept.version, kept.fingerprint) == (running.version, running.fingerprint):
         return None  # no version is active: the kept version answers first, whatever else has arrived
-    why_gone = _why_gone(desired, running)
-    if why_gone is not None:
-        return why_gone
+    is_wanted = aspired is not None and aspired.version == running.version
+    if _is_for_label(desired, running):
+        is_in_the_way = aspired is not None and not is_wanted and _is_missing(observed, aspired)
+        return "what is to be active is loaded first" if is_in_the_way and running.state in _CANCELLABLE else None
+    return _why_gone(desired, running) or _why_unwanted(desired, running, aspired, observed)
+
+
+def _why_unwanted(
+    desired: Desired, running: RunningCandidate, aspired: WantedVersion | None, observed: Observed
+) -> str | None:
     is_wanted = aspired is not None and aspired.version == running.version
     is_only_hope = aspired is not None and aspired.has_failed and observed.must_leave
     if is_wanted or is_only_hope:
@@ -343,25 +369,37 @@ def _why_stale(
     return f"version '{aspired.version}' is {'active' if is_loaded else 'wanted'} instead"
 
 
+def _is_for_label(desired: Desired, running: RunningCandidate) -> bool:
+    """Whether a label needs the running candidate, as it was when its evaluation started."""
+    return any(
+        (one.version, one.fingerprint) == (running.version, running.fingerprint) and not one.is_excluded
+        for one in desired.labelled
+    )
+
+
 def _why_gone(desired: Desired, running: RunningCandidate) -> str | None:
     """Say why the running candidate is no longer in the store as it was, or may not become active."""
-    current = next((wanted for wanted in desired.versions if wanted.version == running.version), None)
+    everything = (*desired.versions, *desired.labelled)
+    current = next((wanted for wanted in everything if wanted.version == running.version), None)
     if current is None:
-        return "its files are no longer in the store"
+        return "its files are no longer in the store" if running.fingerprint else "no label names it any more"
     if current.fingerprint != running.fingerprint:
         return "its files have changed"
     return "it may not be activated any more" if current.is_excluded else None
 
 
-def _choose_surplus(observed: Observed, keep_warm: int) -> Retire | None:
+def _choose_surplus(observed: Observed, keep_warm: int | None) -> Retire | None:
+    """Return a standby to retire; `keep_warm` counts only what nothing else needs, and None keeps none at all."""
     active, arrival = observed.active, observed.arrival
     needed = () if arrival is None else (arrival.version, arrival.kept)
     position = 0
     for loaded in observed.standbys:
-        if loaded.version in needed and not loaded.must_leave:
+        if keep_warm is None or loaded.must_leave:
+            return Retire(loaded)
+        if loaded.is_labelled or loaded.version in needed:
             continue
         is_replaced = active is not None and loaded.version == active.version
-        if loaded.must_leave or is_replaced or position >= keep_warm:
+        if is_replaced or position >= keep_warm:
             return Retire(loaded)
         position += 1
     return None

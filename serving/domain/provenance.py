@@ -113,7 +113,7 @@ def find_rival(last: Provenance | None, version: str, trusted_keys: Iterable[str
     return last if any(parse_public_key(text).fingerprint == last.key for text in trusted_keys) else None
 
 
-def is_replay(candidate: Provenance | None, active: Provenance | None) -> bool:
+def is_reissue(candidate: Provenance | None, active: Provenance | None) -> bool:
     """Say whether a signed candidate was made before the signed version that it would replace."""
     return candidate is not None and active is not None and candidate.created_at < active.created_at
 

@@ -29,6 +29,7 @@ class GateName(StrEnum):
     FINITE = "finite"
     BUDGET = "budget"
     BATCHING = "batching"
+    REPLAY = "replay"
     COMPILE = "compile"
     WARM_UP = "warm-up"
 

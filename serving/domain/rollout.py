@@ -145,3 +145,29 @@ class RolloutStatus(Snapshot):
     running: RunningRollout | None = None
     last: PastRollout | None = None
     is_stopped: bool = False
+
+
+class RolloutSummary(Snapshot):
+    """A model's rollout in ``GET /models``, null there while nothing is under way and nothing is stopped.
+
+    `version` is the new one, None while nothing is under way; the other fields are those of `RunningRollout` and
+    `RolloutStatus`.
+    """
+
+    version: str | None = None
+    phase: RolloutPhase | None = None
+    share: float = 0.0
+    is_held: bool = False
+    verdict: RolloutVerdict | None = None
+    reason: str = ""
+    is_stopped: bool = False
+
+    @classmethod
+    def of(cls, status: RolloutStatus | None) -> RolloutSummary | None:
+        """Leave out what is long."""
+        if status is None or (status.running is None and not status.is_stopped):
+            return None
+        if status.running is None:
+            return cls(is_stopped=True)
+        names = cls.model_fields.keys() & RunningRollout.model_fields.keys()
+        return cls(is_stopped=status.is_stopped, **{name: getattr(status.running, name) for name in names})

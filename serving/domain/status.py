@@ -74,13 +74,15 @@ class ModelSummary(Snapshot):
     """One model in ``GET /models/active``.
 
     `unloaded`: an operator has unloaded it. `problem` says why the model does not follow an operator's decision, such
-    as a pin on a version that cannot be served. `warnings` are those of the active version.
+    as a pin on a version that cannot be served. `warnings` are those of the active version. `labels` are operators'
+    names for versions: each answers with the version that it names, or until that is loaded with the one before.
     """
 
     name: str
     active: ActiveStatus | None
     target: TargetStatus | None = None
     pinned: str | None = None
+    labels: dict[str, str] = {}
     unloaded: bool = False
     problem: str | None = None
     last_failure: Failure | None = None

@@ -60,6 +60,8 @@ def _evaluate_and_serve(lifeline: Lifeline, fds: Sequence[int], slots: int, last
             os.close(fd)
         return checker_process.main(sock, first)
     request = EvaluationRequest.model_validate_json(bytes(first.header))
+    recent_rows = request.recent_rows
+    request, first = request.model_copy(update={"recent_rows": None}), None  # the gate frees them
     ends = open_ends(fds)
     own = [end.open() for end in ends[:slots]]  # before this process may map only so much more
     others = [ends[start : start + slots] for start in range(slots, len(ends), slots)]
@@ -80,6 +82,7 @@ def _evaluate_and_serve(lifeline: Lifeline, fds: Sequence[int], slots: int, last
     compiler = start_compiler(request, own_sandbox, enter_compiler, watch)
     sandbox.forbid_processes(own_sandbox, [compiler.pid] if compiler else [], may_fork=bool(others))
     context = GateContext(request, own_sandbox, compiler, watch=watch, provenance=request.provenance)
+    context.recent_rows, recent_rows = recent_rows, None
     outcome = _evaluate_in_thread(sock, context)
     if compiler is not None:
         compiler.dismiss()

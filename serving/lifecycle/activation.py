@@ -10,6 +10,7 @@ from serving.domain.plan import Commit, Drained, Plan, Prepare, Route, Unload
 from serving.domain.state import State
 from serving.failpoints import reach
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.served_versions import ServedVersions
@@ -38,14 +39,22 @@ class Activation:
         self._plan = Plan()
 
     def publish(self, model: ModelRecord, *, is_known: bool = True) -> None:
-        """Commit a plan with what `model` has loaded; a model that is not known any more is left out."""
-        self._plan = self._plan.with_route(model.name, _route_of(model) if is_known else None)
+        """Commit a plan with what `model` has loaded; a model that is not known any more is left out.
+
+        What labels answer with is written to disk first, so that they do so after a restart.
+        """
+        route = self._route_of(model)
+        model.labelled = self._answers_of(model)
+        self._served.note_labels(model.name, route.labels)
+        self._plan = self._plan.with_route(model.name, route if is_known else None)
         self._plane.prepare(Prepare(self._plan))
         self._plane.commit(Commit(self._plan.generation))
 
     def publish_standbys(self, model: ModelRecord) -> None:
-        """Let the plan name everything that is loaded: a version that has passed may not become active at once."""
-        if self._plan.routes[model.name] != _route_of(model):
+        """Let the plan name everything that is loaded, and labels what they stand for: a version that has passed may
+        not become active at once, and a label may have moved.
+        """
+        if self._plan.routes[model.name] != self._route_of(model):
             self.publish(model)
 
     def activate(self, model: ModelRecord, record: VersionRecord) -> None:
@@ -63,6 +72,7 @@ class Activation:
         if previous is not None:
             model.standbys.insert(0, previous)
         model.active, model.activated_at, model.kept = record, now_utc(), None
+        record.was_active = True
         self.publish(model)
         reach("activated")
         reason = f"replaces version '{previous.version}'" if previous else "first active version"
@@ -103,15 +113,23 @@ class Activation:
 
     def _keep(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let a model be loaded again that is unloaded: as it was before a restart, where it was unloaded before
-        anything was active, or as it was last, where the store, as far as is known, has nothing of it.
+        anything was active, or as it was last, where the store, as far as is known, has nothing of it. Labels answer
+        again with what they answered with, also where the store has not got that.
         """
         was_active = self._served.active.get(model.name) == (record.version, record.digest)
         if record is model.kept or (was_active and model.active is None and not model.listed):
-            model.kept = VersionRecord(
-                *(model.name, record.version, (), record.seen_at), digest=record.digest, artifact=record.artifact
-            )
+            model.kept = record.copy_kept()
+        if model.listed.get(record.version) is not record and record.artifact is not None:
+            for label, answered in self._served.labelled.get(model.name, {}).items():
+                if answered == (record.version, record.digest):
+                    model.kept_labelled[label] = record.copy_kept()
 
+    def _route_of(self, model: ModelRecord) -> Route:
+        answers = self._answers_of(model).items()
+        labels = tuple((label, None if record is None else record.id) for label, record in answers)
+        active = model.active.id if model.active else None
+        split = model.rollout.to_split() if model.rollout is not None else None
+        return Route(active, tuple(record.id for record in model.loaded), split, labels)
 
-def _route_of(model: ModelRecord) -> Route:
-    split = model.rollout.to_split() if model.rollout is not None else None
-    return Route(model.active.id if model.active else None, tuple(record.id for record in model.loaded), split)
+    def _answers_of(self, model: ModelRecord) -> dict[str, VersionRecord | None]:
+        return find_label_answers(model, self._decisions.labels_of(model.name))

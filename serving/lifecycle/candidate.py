@@ -48,6 +48,7 @@ from serving.lifecycle.plane_port import PlanePort
 from serving.settings import Settings
 from serving.store.staging import Cache
 from serving.wire.evaluation import EvaluationRequest
+from serving.wire.recent_rows_document import encode_recent_rows
 
 log = structlog.get_logger("serving.candidate")
 
@@ -201,7 +202,8 @@ class CandidateRunner:
                 except GraphHasNoRoom as error:
                     known = self._keep_hosted(artifact, error)
             self._cache.verify(artifact, candidate.cancelled)
-            request = evaluation_request(artifact, self._settings, comparison, known)
+            recent_rows = self._read_recent_rows(comparison)
+            request = evaluation_request(artifact, self._settings, comparison, known, recent_rows=recent_rows)
             return self._evaluate_or_host(candidate, artifact, request, source, on_state, on_gate)
         except GraphHasNoRoom as error:
             return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
@@ -213,6 +215,13 @@ class CandidateRunner:
             return (
                 CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
             )
+
+    def _read_recent_rows(self, comparison: Comparison) -> str | None:
+        """Return what the active version says to recent rows, as a host reads it; None where nothing is replayed."""
+        if comparison.replayed is None or not self._settings.replay.rows:
+            return None
+        recent = self._plane.sample(comparison.replayed)
+        return None if recent is None else encode_recent_rows(recent)
 
     def _evaluate_or_host(
         self,

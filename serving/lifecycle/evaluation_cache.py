@@ -8,7 +8,7 @@ import structlog
 
 from serving.domain.artifact import Artifact
 from serving.domain.errors import StagingFailed
-from serving.domain.provenance import Provenance, is_replay
+from serving.domain.provenance import Provenance, is_reissue
 from serving.domain.report import Evaluation
 from serving.domain.signature import Signature, incompatibilities
 from serving.store.staging import Cache
@@ -20,7 +20,7 @@ class EvaluationCache:
     """Evaluations kept in the cache. Any thread; blocks on the disk.
 
     `basis` names what a verdict depends on besides the bytes: libraries and settings. Verdicts that depend on the
-    active version (the contract, replays) are made again each time. The history knows what was published under this
+    active version (the contract, reissues) are made again each time. The history knows what was published under this
     name before.
     """
 
@@ -47,7 +47,7 @@ class EvaluationCache:
             return None
         if active is not None and incompatibilities(active, kept.report.signature):
             return None
-        if is_replay(kept.report.provenance, active_provenance):
+        if is_reissue(kept.report.provenance, active_provenance):
             return None
         return kept
 

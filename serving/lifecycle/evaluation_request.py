@@ -11,6 +11,7 @@ from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Signature
+from serving.domain.version import VersionId
 from serving.settings import Settings
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 
@@ -20,7 +21,8 @@ class Comparison:
     """What a candidate is compared with: the active version, and the digest this version was accepted under before.
 
     `active_provenance` is that of the version that is active, or was active before a restart, if it is signed.
-    `answered_digest` is the one under which this version was active last.
+    `answered_digest` is the one under which this version was active last. `replayed` is the active version whose recent
+    rows the candidate answers, None where it answers none.
     """
 
     active_version: str | None = None
@@ -28,6 +30,7 @@ class Comparison:
     active_provenance: Provenance | None = None
     accepted_digest: str | None = None
     answered_digest: str | None = None
+    replayed: VersionId | None = None
 
 
 def evaluation_request(
@@ -38,10 +41,12 @@ def evaluation_request(
     *,
     publisher_key: str | None = None,
     passed: CandidateReport | None = None,
+    recent_rows: str | None = None,
 ) -> EvaluationRequest:
     """Return the request to evaluate `artifact`; `known` is an earlier verdict on its compiled form.
 
     `publisher_key` is the public key that the version will be signed with, if it is evaluated to be published.
+    `recent_rows` are those of the active version that the candidate answers.
     `passed` is the report of a version that is only loaded again, in the same environment.
     """
     comparison = comparison or Comparison()
@@ -62,6 +67,8 @@ def evaluation_request(
         publisher_key=publisher_key,
         environment=settings.gates.environment,
         max_latency_seconds=settings.gates.max_latency_seconds,
+        max_disagreement=settings.gates.max_disagreement,
+        recent_rows=recent_rows,
         memory_bytes=int(settings.candidate.memory_mb * (1 << 20)),
         max_rows=settings.server.max_rows,
         skops_trusted=settings.security.skops_trusted,

@@ -34,6 +34,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.lifecycle.served_versions import ServedVersions
+from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -46,7 +47,8 @@ log = structlog.get_logger("serving.candidate")
 class EvaluationRuns:
     """Runs at most `candidate.concurrency` candidates at once, one per model. Reconciler thread only.
 
-    `on_staged` is called when the digest of a version has become known.
+    `on_staged` is called when the digest of a version has become known. A version that an operator
+    has pinned answers no recent rows: they could only speak against that decision.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class EvaluationRuns:
         settings: Settings,
         environments: EnvironmentWatch,
         on_staged: Callable[[ModelRecord, VersionRecord, CandidateStaged], None],
+        decisions: StandingDecisions,
     ) -> None:
         self._runner = runner
         self._journal = journal
@@ -72,6 +75,7 @@ class EvaluationRuns:
         self._settings = settings
         self._environments = environments
         self._on_staged = on_staged
+        self._decisions = decisions
         self.running_count = 0
 
     @property
@@ -148,8 +152,8 @@ class EvaluationRuns:
             case CandidateRefused(report):
                 refusal = report.refusal
                 gate = None if refusal is None else refusal.gate
-                is_replay = report.provenance is not None and gate == GateName.PROVENANCE
-                is_relative = is_replay or gate == GateName.CONTRACT
+                is_reissue = report.provenance is not None and gate == GateName.PROVENANCE
+                is_relative = is_reissue or gate in (GateName.CONTRACT, GateName.REPLAY)
                 contract = self._served.find_contract(model) if is_relative else None
                 against = contract.digest if contract else None
                 if not is_relative and candidate is not None and _depends_on_environments(report):
@@ -174,14 +178,16 @@ class EvaluationRuns:
         accepted = self._verdicts.accepted.get((model.name, record.version))
         last = self._served.provenance.get(
             model.name
-        )  # also after a restart, when a replay may be the first to be tried
+        )  # also after a restart, when a reissue may be the first to be tried
         signed = find_rival(last, record.version, self._settings.security.trusted_keys)
         contract = self._served.find_contract(model)
         version, digest = self._served.active.get(model.name, (None, None))
         answered = digest if version == record.version else None
         if contract is None or order_key(record.version) < order_key(contract.version):
             return Comparison(active_provenance=signed, accepted_digest=accepted, answered_digest=answered)
-        return Comparison(contract.version, contract.signature, signed, accepted, answered)
+        is_pinned = self._decisions.pins.get(model.name) == record.version
+        replayed = None if is_pinned or model.active is None else model.active.id
+        return Comparison(contract.version, contract.signature, signed, accepted, answered, replayed)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version, self._environments.against())
@@ -196,8 +202,9 @@ class EvaluationRuns:
         record.failures += 1
         record.not_before = time.monotonic() + self._settings.candidate.wait_seconds(record.failures)
         self._journal.move(record, State.DISCOVERED, reason)
-        if record is model.kept:
-            model.kept = None
+        if record in model.all_kept:
+            model.kept = None if record is model.kept else model.kept
+            model.kept_labelled = {label: one for label, one in model.kept_labelled.items() if one is not record}
             log.error("not_restored", model=model.name, version=record.version, reason=reason)
 
     def _failed(self, model: ModelRecord, record: VersionRecord, outcome: CandidateFailed) -> None:

@@ -8,6 +8,7 @@ from serving.domain.report import GateName
 from serving.domain.state import State
 from serving.lifecycle.environment_watch import EnvironmentWatch, is_against_environments
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.remembered_verdicts import RememberedRefusal, RememberedVerdicts
 from serving.lifecycle.served_versions import ServedVersions
@@ -80,6 +81,11 @@ class Exclusion:
             return _IN_QUARANTINE
         return self.why_excluded(model, record) or self._verdict(model, record)
 
+    def why_not_pinned(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
+        """Return why an operator cannot pin a version. A refusal by recent rows is no reason: a pin outweighs it."""
+        obstacle = self.why_not_chosen(model, record)
+        return None if obstacle is not None and obstacle.gate == GateName.REPLAY else obstacle
+
     def mark(self, model: ModelRecord) -> None:
         """Set the states of versions that are not loaded, so that they show whether something excludes them."""
         for record in model.listed.values():
@@ -101,23 +107,46 @@ class Exclusion:
     def find_problem(self, model: ModelRecord) -> str | None:
         """Return one line that says why a model does not do what an operator has decided, None if it does.
 
-        Its pin cannot be served, or nothing may be activated.
+        Its pin or a label cannot be served, or nothing may be activated.
         """
         if model.name in self._decisions.unloaded:
             return None
+        problems = (self._find_pin_problem(model), *self._find_label_problems(model))
+        return "; ".join(filter(None, problems)) or None
+
+    def _find_pin_problem(self, model: ModelRecord) -> str | None:
         active, pin = model.active, self._decisions.pins.get(model.name)
         if active is None and self._decisions.held is not None and model.kept is None and pin is None:
             return f"nothing is activated: {self._decisions.held_problem}"
         if pin is None or (active is not None and active.version == pin and not active.is_copy_lost):
             return None
-        why = self._why_pin_not_served(model, pin)
+        why = self._why_not_served(model, pin)
         if why is None:
             return None
         effect = f"'{active.version}' goes on" if active else "nothing is active yet"
         return f"pinned to '{pin}', which {why}; {effect}"
 
-    def _why_pin_not_served(self, model: ModelRecord, pin: str) -> str | None:
-        record = model.find(pin)
+    def _find_label_problems(self, model: ModelRecord) -> list[str]:
+        labels = self._decisions.labels_of(model.name)
+        answers = find_label_answers(model, labels)
+        problems = []
+        for label, version in sorted(labels.items()):
+            answer, listed = answers.get(label), model.listed.get(version)
+            if answer is not None and answer.version == version:
+                if listed not in (None, answer) and self.is_excluded(model, listed):
+                    problems.append(
+                        f"label '{label}' names '{version}', whose files were replaced by ones that are refused; "
+                        "the old ones go on being served"
+                    )
+                continue
+            why = self._why_not_served(model, version)
+            if why is not None:
+                effect = f"'{answer.version}' goes on" if answer else "nothing answers for it"
+                problems.append(f"label '{label}' names '{version}', which {why}; {effect}")
+        return problems
+
+    def _why_not_served(self, model: ModelRecord, version: str) -> str | None:
+        record = model.find(version)
         if record is None:
             return "is not in the store"
         obstacle = self.why_not_chosen(model, record)
@@ -143,10 +172,16 @@ class Exclusion:
         """Return the verdict that holds for these bytes; while they are not known yet, for any of this name."""
         for one in self._verdicts.find_refusals(record.model, record.version, record.digest):
             refusal = self._verdicts.refusals[one]
-            if self._still_holds(model, refusal):
+            if self._still_holds(model, refusal) and not self._is_outweighed(record, refusal):
                 result = refusal.report.refusal
                 return Obstacle(result.evidence, result.gate) if result else Obstacle("refused before")
         return None
+
+    def _is_outweighed(self, record: VersionRecord, refusal: RememberedRefusal) -> bool:
+        """Whether an operator has pinned a version that recent rows speak against."""
+        gate = refusal.report.refusal
+        is_pinned = self._decisions.pins.get(record.model) == record.version
+        return is_pinned and gate is not None and gate.gate == GateName.REPLAY
 
     def _still_holds(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
         if refusal.against is None:

@@ -46,8 +46,15 @@ def _add_rollouts(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE rollouts (model TEXT PRIMARY KEY, document TEXT NOT NULL)")
 
 
+def _add_labels(connection: sqlite3.Connection) -> None:
+    """Add the tables of what labels name, and of what they answered with last, for version 3."""
+    key = "model TEXT NOT NULL, label TEXT NOT NULL, version TEXT NOT NULL"
+    connection.execute(f"CREATE TABLE labels ({key}, PRIMARY KEY (model, label))")
+    connection.execute(f"CREATE TABLE labelled ({key}, digest TEXT NOT NULL, PRIMARY KEY (model, label))")
+
+
 # the first leads from version 0 to version 1
-MIGRATIONS: Final[tuple[Migration, ...]] = (_make_tables_of_1, _add_rollouts)
+MIGRATIONS: Final[tuple[Migration, ...]] = (_make_tables_of_1, _add_rollouts, _add_labels)
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 

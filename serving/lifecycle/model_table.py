@@ -90,6 +90,7 @@ class ModelTable:
         self._evaluations = EvaluationRuns(
             *(runner, journal, history.verdicts, history.served, metrics, executor, post, settings, environments),
             self._staged,
+            history.decisions,
         )
         self._exclusion = exclusion
         self._blocked: dict[str, ModelRecord] = {}
@@ -125,11 +126,15 @@ class ModelTable:
         for model in self.models.values():
             model.settles_at = math.inf
 
-    def restore(self, artifact: Artifact, now: float) -> None:
-        """Offer the version that was active before a restart, from the cache."""
+    def restore(self, artifact: Artifact, now: float, label: str | None = None) -> None:
+        """Offer the version that was active before a restart, or that `label` answered with, from the cache."""
         name = artifact.id.model
         model = self.models.setdefault(name, ModelRecord(name))
-        model.kept = VersionRecord(name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
+        record = VersionRecord(name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
+        if label is None:
+            model.kept = record
+        else:
+            model.kept_labelled[label] = record
         self._activation.publish(model)
         self._journal.dirty.add(name)
 
@@ -222,6 +227,7 @@ class ModelTable:
     def advance(self, model: ModelRecord, now: float) -> None:
         """Do everything that the policy asks for one model now."""
         self._blocked.pop(model.name, None)
+        self._forget_kept_labels(model)
         for record in model.loaded:
             self._respawn.advance(record, now)
         for _ in range(MAX_ACTIONS_AT_ONCE):
@@ -253,6 +259,12 @@ class ModelTable:
         if not (model.listed or model.loaded or model.leaving or model.running):
             self._forget_unloaded(model)
 
+    def _forget_kept_labels(self, model: ModelRecord) -> None:
+        """Forget the copies for labels that are gone, or answer again."""
+        labels = self._decisions.labels_of(model.name)
+        needed = {label for label in labels if model.labelled.get(label) is None}
+        model.kept_labelled = {label: one for label, one in model.kept_labelled.items() if label in needed}
+
     def _change_what_answers(
         self, model: ModelRecord, action: Activate | Introduce | Retire, record: VersionRecord, now: float
     ) -> None:
@@ -271,7 +283,7 @@ class ModelTable:
         Unless an operator has unloaded it, its copies in the cache stay, so that it can answer again.
         """
         is_unloaded = model.name in self._decisions.unloaded and self.knows_store
-        if model.kept is not None and not is_unloaded:
+        if model.all_kept and not is_unloaded:
             return
         if is_unloaded:
             self._served.forget_active(model.name)
@@ -299,7 +311,7 @@ class ModelTable:
             one for model in self.models.values() for one in [*model.listed.values(), *model.loaded, *model.leaving]
         ]
         digests = {record.digest for record in records if record.artifact is not None and record.digest is not None}
-        return digests | {digest for _, digest in self._served.active.values()}
+        return digests | self._served.list_digests()
 
     def aspired(self, model: ModelRecord, now: float) -> VersionRecord | None:
         """Return what the policy wants active for `model`, None for what is active already."""
@@ -316,9 +328,9 @@ class ModelTable:
 
     def _record_of(self, model: ModelRecord, wanted: WantedVersion) -> VersionRecord:
         """Return the record that the policy means: the kept one, the listed one, or the loaded one."""
-        kept = model.kept
-        if kept is not None and (kept.version, kept.fingerprint) == (wanted.version, wanted.fingerprint):
-            return kept
+        for kept in model.all_kept:
+            if (kept.version, kept.fingerprint, kept.digest) == (wanted.version, wanted.fingerprint, wanted.digest):
+                return kept
         listed = model.listed.get(wanted.version)
         if listed is not None and listed.fingerprint == wanted.fingerprint:
             return listed
@@ -333,6 +345,8 @@ class ModelTable:
         arriving = None if model.rollout is None else model.rollout.new
         aspired = self.aspired(model, now)
         if model.running is not None or (aspired is not None and aspired is not arriving):
+            return False
+        if self._input.is_label_missing(model, now):
             return False
         return self._decisions.held is not None or all(
             record.not_before <= now or record.failures > 0 or self._exclusion.is_excluded(model, record)

@@ -7,6 +7,7 @@ it counts; the policy then does what follows from it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import assert_never
 
 from serving.domain.decision import (
@@ -19,7 +20,9 @@ from serving.domain.decision import (
     PinVersion,
     RefreshStore,
     ReleaseVersion,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     SteerRollout,
     UnloadModel,
     UnpinModel,
@@ -28,7 +31,8 @@ from serving.domain.errors import OperationRefused, StateUnavailable, UnknownMod
 from serving.domain.rollout import RolloutAction
 from serving.domain.state import State
 from serving.domain.status import ModelSummary, Status
-from serving.lifecycle.exclusion import Exclusion
+from serving.domain.version import why_not_a_name
+from serving.lifecycle.exclusion import Exclusion, Obstacle
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import PendingDecision
 from serving.lifecycle.journal import Journal
@@ -56,6 +60,7 @@ class Operations:
         self._rollouts = rollouts
         self._exclusion = exclusion
         self._decisions = history.decisions
+        self._served = history.served
         self._verdicts = history.verdicts
         self._lone_names = history.lone_names
         self._journal = journal
@@ -116,6 +121,10 @@ class Operations:
                 self._unload(model, decision, actor)
             case LoadModel():
                 self._load(model, decision, actor)
+            case SetLabel():
+                self._set_label(model, decision, actor)
+            case RemoveLabel():
+                self._remove_label(model, decision, actor)
             case SteerRollout():
                 self._rollouts.steer(model, decision, actor)
             case _:
@@ -136,16 +145,7 @@ class Operations:
         version = decision.version
         if self._decisions.pins.get(model.name) == version:
             return
-        record = model.find(version)
-        if record is None:
-            self._refuse_unread(model, version)
-            raise UnknownVersion(f"'{model.name}' has no version '{version}' (it has {_list_versions(model)})")
-        obstacle = self._exclusion.why_not_chosen(model, record)
-        if obstacle is not None:
-            advice = f"POST /models/{model.name}/versions/{version}/release lets it be tried again"
-            raise OperationRefused(f"version '{version}' cannot be pinned: {obstacle}; {advice}")
-        if record.is_copy_lost:
-            raise OperationRefused(f"version '{version}' cannot be pinned: {record.host_problem}")
+        self._require_choosable(model, version, "pinned", self._exclusion.why_not_pinned)
         self._decisions.pin(model.name, version)
         self._journal.operator(model, decision.kind, actor, version, None)
 
@@ -202,6 +202,26 @@ class Operations:
             self._decisions.load(model.name)
             self._journal.operator(model, decision.kind, actor, None, None)
 
+    def _set_label(self, model: ModelRecord, decision: SetLabel, actor: str) -> None:
+        name, label, version = model.name, decision.label, decision.version
+        before = self._decisions.labels_of(name).get(label)
+        if before == version:
+            return
+        if why := why_not_a_name(label):
+            raise OperationRefused(f"no label can be called that: {why}")
+        self._require_choosable(model, version, "labelled", self._exclusion.why_not_chosen)
+        self._decisions.set_label(name, label, version)
+        moved = "" if before is None else f", which named version '{before}'"
+        self._journal.operator(model, decision.kind, actor, version, f"label '{label}'{moved}")
+
+    def _remove_label(self, model: ModelRecord, decision: RemoveLabel, actor: str) -> None:
+        name, label = model.name, decision.label
+        before = self._decisions.labels_of(name).get(label)
+        if before is not None:
+            self._decisions.remove_label(name, label)
+            self._served.forget_label(name, label)
+            self._journal.operator(model, decision.kind, actor, before, f"label '{label}'")
+
     def _accept_state_loss(self, decision: AcceptStateLoss, actor: str) -> None:
         lost = self._decisions.held
         if lost is not None:
@@ -217,6 +237,25 @@ class Operations:
             raise UnknownModel.for_name(name)
         return model
 
+    def _require_choosable(
+        self,
+        model: ModelRecord,
+        version: str,
+        what: str,
+        why_not: Callable[[ModelRecord, VersionRecord], Obstacle | None],
+    ) -> None:
+        """Raise UnknownVersion or OperationRefused for a version that cannot be `what`: pinned, labelled."""
+        record = model.find(version)
+        if record is None:
+            self._refuse_unread(model, version)
+            raise UnknownVersion(f"'{model.name}' has no version '{version}' (it has {_list_versions(model)})")
+        obstacle = why_not(model, record)
+        if obstacle is not None:
+            advice = f"POST /models/{model.name}/versions/{version}/release lets it be tried again"
+            raise OperationRefused(f"version '{version}' cannot be {what}: {obstacle}; {advice}")
+        if record.is_copy_lost:
+            raise OperationRefused(f"version '{version}' cannot be {what}: {record.host_problem}")
+
     def _refuse_unread(self, model: ModelRecord, version: str) -> None:
         """Raise OperationRefused when `version` may be what a lone file holds that has not been read yet."""
         was_named = self._lone_names.has_named(model.name, version)
@@ -228,12 +267,14 @@ class Operations:
 
     def _has_alternative(self, model: ModelRecord, active: VersionRecord) -> bool:
         """Whether another version may answer, as far as is known; while decisions are lost, only loaded ones may."""
-        listed = [] if self._decisions.held is not None else [*model.listed.values()]
+        is_held = self._decisions.held is not None
+        standbys = [record for record in model.standbys if record.was_active or not is_held]
+        listed = [] if is_held else [*model.listed.values()]
         return any(
             record.version != active.version
             and not record.is_copy_lost
             and self._exclusion.why_not_chosen(model, record) is None
-            for record in [*model.standbys, *listed]
+            for record in [*standbys, *listed]
         )
 
 

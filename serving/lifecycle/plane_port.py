@@ -16,11 +16,17 @@ from serving.domain.plan import (
     ReportOutage,
     Unload,
 )
+from serving.domain.recent_rows import RecentRows
+from serving.domain.spread import Spread
+from serving.domain.version import VersionId
 from serving.hosting.host_process import HostProcess
 
 
 class PlanePort(Protocol):
-    """A plane, or a fake of it. `load` and `replace_host` block, in worker threads; the others do not wait."""
+    """A plane, or a fake of it.
+
+    `load`, `replace_host`, `sample` and `spreads` block, in worker threads; the others do not wait.
+    """
 
     def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed | NoRoom:
         """Make a version ready to answer; `process` is the host of a hosted one, the caller's until it is loaded."""
@@ -40,6 +46,17 @@ class PlanePort(Protocol):
 
     def unload(self, command: Unload) -> Draining:
         """Free a version that no plan names, when its last request has been answered."""
+        ...
+
+    def sample(self, key: VersionId) -> RecentRows | None:
+        """Return recent rows of a model, and what this version, the active one, answers to them; None: there are none.
+
+        It takes a few seconds at most, whatever the rows.
+        """
+        ...
+
+    def spreads(self, model: str) -> dict[str, Spread]:
+        """Return how the answers of each loaded version of a model are spread, by version."""
         ...
 
     def report_outage(self, command: ReportOutage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from serving.domain.policy import (
     Desired,
@@ -11,10 +12,12 @@ from serving.domain.policy import (
     RunningCandidate,
     WantedVersion,
     choose_aspired_version,
+    find_missing_label,
 )
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.label_answers import find_label_answers
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.standing_decisions import StandingDecisions
@@ -38,7 +41,7 @@ class PolicyInput:
                 is_excluded = self._exclusion.is_quarantined(record) or record.is_copy_lost
                 versions.append(_describe(record, is_excluded=is_excluded))
         if self._decisions.held is not None:  # decisions have been lost: nothing but what an operator names anew
-            loaded = {(record.version, record.digest) for record in model.loaded}
+            loaded = {(record.version, record.digest) for record in model.loaded if record.was_active}
             versions = [one for one in versions if one.version == pin or (one.version, one.digest) in loaded]
         active = model.active
         removed_at = model.settles_at if active is not None and active.version not in model.listed else 0.0
@@ -50,14 +53,17 @@ class PolicyInput:
             removed_at,
             is_gradual=self._rollouts.is_gradual(model.name),
             is_stopped=self._rollouts.is_stopped(model.name),
+            labelled=self._labelled(model),
         )
 
     def observed(self, model: ModelRecord) -> Observed:
         """Return what is there."""
         running = model.running
+        labelled = find_label_answers(model, self._decisions.labels_of(model.name)).values()
+        loaded = {record: replace(self._loaded(record), is_labelled=record in labelled) for record in model.loaded}
         return Observed(
-            active=self._loaded(model.active) if model.active else None,
-            standbys=tuple(self._loaded(record) for record in model.standbys),
+            active=loaded[model.active] if model.active else None,
+            standbys=tuple(loaded[record] for record in model.standbys),
             running=RunningCandidate(running.version, running.fingerprint, running.state) if running else None,
             keep_warm=self._keep_warm,
             arrival=self._rollouts.arrival(model),
@@ -70,6 +76,26 @@ class PolicyInput:
         if found is None or (active and (found.version, found.digest) == (active.version, active.digest)):
             return None
         return found
+
+    def is_label_missing(self, model: ModelRecord, now: float) -> bool:
+        """Whether a version is to be loaded now for a label."""
+        return find_missing_label(self.desired(model), self.observed(model), now) is not None
+
+    def _labelled(self, model: ModelRecord) -> tuple[WantedVersion, ...]:
+        """Return what labels answered with before a restart, then the versions that they name.
+
+        A lone file that has not been read may be one of these.
+        """
+        nameless = next((record for record in model.listed.values() if record.is_nameless), None)
+        named = dict.fromkeys(self._decisions.labels_of(model.name).values())
+        listed = [model.listed.get(version) or nameless for version in named]
+        kept = [
+            _describe(
+                record, is_excluded=self._exclusion.is_quarantined(record) or self._exclusion.is_refused(model, record)
+            )
+            for record in model.kept_labelled.values()
+        ]
+        return tuple(dict.fromkeys([*kept, *(self._wanted(model, record) for record in listed if record is not None)]))
 
     def _kept(self, model: ModelRecord) -> WantedVersion | None:
         kept = model.kept

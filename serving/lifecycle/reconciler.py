@@ -213,27 +213,31 @@ class Reconciler:
             self._model_table.lose_store()
 
     def _restore(self, listing: Listing | None, now: float) -> None:
-        """Start with the versions that were active before, from the cache, whatever the store holds now.
+        """Start with the versions that were active or had labels before, from the cache, whatever the store holds now.
 
         If that was another store, or it is not known which, take only what this store still has, if it can be listed.
         """
-        store = self._history.served.store
+        served = self._history.served
+        store = served.store
         if store is not None and store.path != self._store_poller.path:
             return
-        for model, (version, digest) in self._history.served.active.items():
-            if store is None and listing is not None and model not in listing.models:
+        for model in {**served.active, **served.labelled}:
+            is_listed = listing is not None and model in listing.models
+            if store is None and listing is not None and not is_listed:
                 continue
             try:
-                cached = self._cache.artifacts(model)
+                artifacts = {(one.id.version, one.id.digest): one for one in self._cache.artifacts(model)}
             except StagingFailed as error:
                 log.error("cache_unreadable", model=model, reason=str(error))
                 continue
-            artifact = next((one for one in cached if (one.id.version, one.id.digest) == (version, digest)), None)
-            if artifact is not None:
-                log.info("restored_from_cache", model=model, version=version, digest=digest)
-                self._model_table.restore(artifact, now)
-            elif listing is None or model not in listing.models:
-                log.error("not_restored", model=model, version=version, reason="the cache has no sound copy of it")
+            for label, version, digest in served.list_answers(model, self._history.decisions.labels_of(model)):
+                artifact = artifacts.get((version, digest))
+                if artifact is not None:
+                    log.info("restored_from_cache", model=model, version=version, digest=digest, label=label)
+                    self._model_table.restore(artifact, now, label)
+                elif not is_listed:
+                    reason = "the cache has no sound copy of it"
+                    log.error("not_restored", model=model, version=version, label=label, reason=reason)
 
     def _publish(self, now: float) -> None:
         """Replace the snapshot in ``app.state`` when anything in it has changed."""

@@ -41,7 +41,7 @@ class VersionRecord:
     `unfinished` says why they are not. `placement`: where it answers, from READY until it is unloaded; `host` is the
     number of its host, if it is hosted. `is_copy_lost`: its host is gone, and there is no undamaged copy of its files
     to start another one from. `fruitless_hosts` are the times (monotonic) at which its hosts ended lately without
-    being of use: see `Respawn`.
+    being of use: see `Respawn`. `was_active`: it has been active since it was first seen.
     """
 
     model: str
@@ -73,6 +73,7 @@ class VersionRecord:
     fruitless_hosts: tuple[float, ...] = ()
     host_problem: str | None = None
     is_copy_lost: bool = False
+    was_active: bool = False
     _status: VersionStatus | None = None
 
     @property
@@ -109,6 +110,10 @@ class VersionRecord:
         self.placement = self.artifact = self.host_problem = None
         self.is_host_lost = self.is_copy_lost = False
         self.respawn_failures, self.respawn_at = 0, 0.0
+
+    def copy_kept(self) -> VersionRecord:
+        """Return a record of the copy in the cache, which can be loaded whatever the store holds."""
+        return VersionRecord(self.model, self.version, (), self.seen_at, digest=self.digest, artifact=self.artifact)
 
     def touch(self) -> None:
         """Note that something other than the state has changed: the next snapshot is made anew."""
@@ -150,9 +155,11 @@ class ModelRecord:
 
     `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
     most recently active first. `kept` is the version that was active before a restart, from the cache, until something
-    is active. `problem` says why the model does not do what an operator has decided. `settles_at` is the monotonic time
-    at which nothing in the model's directory will have changed for the settle window. `rollout` is a version on its way
-    to take over step by step, or the part that the version before still has.
+    is active. `labelled` has the loaded version that answers for each label, None while none does; `kept_labelled` what
+    answered for labels before a restart, from the cache, until they answer again. `problem` says why the model does not
+    do what an operator has decided. `settles_at` is the monotonic time at which nothing in the model's directory will
+    have changed for the settle window. `rollout` is a version on its way to take over step by step, or the part that
+    the version before still has.
     """
 
     name: str
@@ -165,6 +172,8 @@ class ModelRecord:
     running: VersionRecord | None = None
     candidate: Candidate | None = None
     kept: VersionRecord | None = None
+    labelled: dict[str, VersionRecord | None] = field(default_factory=dict)
+    kept_labelled: dict[str, VersionRecord] = field(default_factory=dict)
     problem: str | None = None
     last_failure: Failure | None = None
     is_settled: bool = False
@@ -181,11 +190,16 @@ class ModelRecord:
         """Everything that can answer: the active version, then the standbys."""
         return ([self.active] if self.active else []) + self.standbys
 
+    @property
+    def all_kept(self) -> list[VersionRecord]:
+        """What answered before a restart, from the cache: the version that was active, then those with labels."""
+        return ([self.kept] if self.kept else []) + list(self.kept_labelled.values())
+
     def find_loaded(self, version: str, digest: str) -> VersionRecord | None:
         """Return the loaded record of exactly these bytes."""
         return next((one for one in self.loaded if (one.version, one.digest) == (version, digest)), None)
 
     def find(self, version: str) -> VersionRecord | None:
         """Return the record of a version: the listed one, or else the loaded or the kept one."""
-        others = [*self.loaded, *([self.kept] if self.kept else [])]
+        others = [*self.loaded, *self.all_kept]
         return self.listed.get(version) or next((one for one in others if one.version == version), None)

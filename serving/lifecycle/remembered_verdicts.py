@@ -20,8 +20,9 @@ class RememberedRefusal:
     """A verdict that holds until the bytes change, or the libraries or settings by which they were judged.
 
     `basis` names these library versions and settings. `against` is the digest of the active version that it was
-    compared with, for refusals by the contract gate and of replays. For refusals by the gate `environment` it names
-    the environments there were (see `EnvironmentWatch`). None if the verdict depends on nothing else.
+    compared with, for refusals by the gates `contract` and `replay`, and of reissues. For
+    refusals by the gate `environment` it names the environments there were (see `EnvironmentWatch`). None if the
+    verdict depends on nothing else.
     """
 
     at: datetime

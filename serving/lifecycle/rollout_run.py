@@ -30,7 +30,7 @@ BEGUN = Judgement(RolloutVerdict.WAIT, "it has just begun")
 
 @dataclass(eq=False, slots=True)
 class RolloutRun:
-    """A new version beside the old one. `step` counts from 1. `step_began_at` and `remembered_at` are monotonic.
+    """A new version beside the old one. `step` counts from 1. Times with `_at` are monotonic.
 
     `has_passed`: it may become active. `counted` is what has been counted under the number of the present split.
     """
@@ -44,6 +44,8 @@ class RolloutRun:
     evidence: Evidence
     number: int = 0
     remembered_at: float = 0.0
+    shown_at: float = 0.0
+    has_news: bool = False
     is_held: bool = False
     has_passed: bool = False
     step_since: datetime = field(default_factory=now_utc)

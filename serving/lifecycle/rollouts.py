@@ -28,7 +28,8 @@ from serving.lifecycle.rollout_run import RolloutRun, SettingsOf
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+SHOW_SECONDS = 0.5  # how often what is shown changes, unless the judge has said something else
 MOST_EXAMPLES = 8
 REMEMBER_SECONDS = 5.0  # how much evidence a restart may lose
 MOST_ROLLBACKS = 2  # in a row, until no other version is tried before an operator says so
@@ -142,15 +143,17 @@ class Rollouts:
         judgement = run.judge(now)
         found = self._metrics.read_examples(model.name, run.number)
         run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
-        if has_news:
+        if has_news and now >= run.remembered_at + REMEMBER_SECONDS:
+            run.remembered_at = now
+            self._remember(model, run)
+        run.has_news |= has_news or judgement != before or run.shadow != report
+        is_urgent = judgement.verdict is not before.verdict
+        if run.has_news and (is_urgent or now >= run.shown_at + SHOW_SECONDS):
+            run.has_news, run.shown_at = False, now
             run.draw()
-            if now >= run.remembered_at + REMEMBER_SECONDS:
-                run.remembered_at = now
-                self._remember(model, run)
-        if has_news or judgement != before or run.shadow != report:
             self._journal.dirty.add(model.name)
             self._metrics.record_rollout(model.name, run.to_status())
-        if judgement.verdict is not before.verdict and judgement.verdict is not RolloutVerdict.WAIT:
+        if is_urgent and judgement.verdict is not RolloutVerdict.WAIT:
             self._tell_verdict(model, run)
         if run.is_held or run.settings.observe or run.has_passed:
             return

@@ -1,8 +1,12 @@
-"""What answered last for each model. It answers again after a restart, and new versions are compared with it."""
+"""What answered last for each model and each label: it does so again after a restart.
+
+New versions are compared with what was active last.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -41,11 +45,13 @@ class KnownStore:
 class ServedVersions:
     """By model: the version and digest that was active last, its contract, and who signed it. For one thread.
 
-    `store` is the store they came from.
+    `labelled` has the version and digest that each label of a model answered with last. `store` is the store they came
+    from.
     """
 
     def __init__(self, file: StateFile, names: ActiveNames) -> None:
         self.active: dict[str, tuple[str, str]] = {}
+        self.labelled: dict[str, dict[str, tuple[str, str]]] = {}
         self.contracts: dict[str, RememberedContract] = {}
         self.provenance: dict[str, Provenance] = {}
         self.store: KnownStore | None = None
@@ -67,7 +73,7 @@ class ServedVersions:
     def note_active(self, id: VersionId, signature: Signature | None, provenance: Provenance | None) -> None:
         """Write the version that becomes active to disk, so that it answers after a restart. Blocks.
 
-        Its signature is written for later versions, and its signers to recognise replays.
+        Its signature is written for later versions, and its signers to recognise reissues.
         """
         self.active[id.model] = (id.version, id.digest)
         self._names.is_stale = True
@@ -84,8 +90,38 @@ class ServedVersions:
             self._file.write_later("DELETE FROM signed WHERE model = ?", id.model)
         self._file.write()
 
+    def note_labels(self, model: str, labels: Iterable[tuple[str, VersionId | None]]) -> None:
+        """Write what answers for labels to disk, where that is something else than before. Blocks."""
+        known = self.labelled.get(model, {})
+        answering = {label: (id.version, id.digest) for label, id in labels if id is not None}
+        changed = {label: id for label, id in answering.items() if known.get(label) != id}
+        for label, id in changed.items():
+            self.labelled.setdefault(model, {})[label] = id
+            self._file.write_later("INSERT OR REPLACE INTO labelled VALUES (?, ?, ?, ?)", model, label, *id)
+        if changed:
+            self._file.write()
+
+    def forget_label(self, model: str, label: str) -> None:
+        """Forget what a label answered with; the decision that removes it has done so on disk."""
+        self.labelled.get(model, {}).pop(label, None)
+
+    def list_answers(self, model: str, labels: Container[str]) -> list[tuple[str | None, str, str]]:
+        """Return what is to answer for a model after a restart: label, version and digest. No label: it was active."""
+        active = [(None, *self.active[model])] if model in self.active else []
+        labelled = [(label, *id) for label, id in self.labelled.get(model, {}).items() if label in labels]
+        return [*active, *labelled]
+
+    def list_digests(self) -> set[str]:
+        """Return the digests of everything that is to answer after a restart."""
+        labelled = [answered for labels in self.labelled.values() for answered in labels.values()]
+        return {digest for _, digest in (*self.active.values(), *labelled)}
+
     def forget_active(self, model: str) -> None:
-        """Forget what was active: the model's files are gone, and an operator has unloaded it."""
+        """Forget what was active, and what labels answered with: the model's files are gone, and an operator has
+        unloaded it; or they were in another store.
+        """
+        if self.labelled.pop(model, None):
+            self._file.write_later("DELETE FROM labelled WHERE model = ?", model)
         if self.active.pop(model, None) is not None:
             self._names.is_stale = True
             self._file.write_later("DELETE FROM active WHERE model = ?", model)
@@ -93,7 +129,7 @@ class ServedVersions:
     def note_store(self, store: KnownStore) -> None:
         """Note which store holds models. Versions that were active in a store at another path do not count here."""
         if self.store is not None and store.path != self.store.path:
-            for model in [*self.active]:
+            for model in {*self.active, *self.labelled}:
                 self.forget_active(model)
         if store != self.store:
             self.store = store
@@ -118,6 +154,9 @@ class ServedVersions:
                 self.store = self.store or KnownStore(*json.loads(store))
         active = database.read("SELECT model, version, digest FROM active")
         self.active = {model: (version, digest) for model, version, digest in active} | self.active
+        labelled = database.read("SELECT model, label, version, digest FROM labelled")
+        for model, label, version, digest in labelled:
+            self.labelled.setdefault(model, {}).setdefault(label, (version, digest))
         for model, provenance in database.read("SELECT model, provenance FROM signed"):
             with suppress(ValidationError):
                 self.provenance.setdefault(model, Provenance.model_validate_json(provenance))
@@ -132,6 +171,10 @@ class ServedVersions:
         """Return the statements that write all of this to an empty database."""
         insert = "INSERT INTO active VALUES (?, ?, ?)"
         rows: list[Statement] = [(insert, (model, *version)) for model, version in self.active.items()]
+        for model, labels in self.labelled.items():
+            rows += [
+                ("INSERT INTO labelled VALUES (?, ?, ?, ?)", (model, label, *one)) for label, one in labels.items()
+            ]
         for model, one in self.contracts.items():
             values = (model, one.version, one.digest, one.signature.model_dump_json())
             rows.append(("INSERT INTO contracts VALUES (?, ?, ?, ?)", values))

@@ -18,8 +18,9 @@ def model_status(
     """Return the snapshot of one model. Reconciler thread only."""
     records = [record for record in model.listed.values() if not _is_shown_loaded(model, record)]
     records += [record for record in [*model.loaded, *model.leaving] if record not in records]
-    if model.kept is not None and model.kept.version not in {record.version for record in records}:
-        records.append(model.kept)
+    for kept in model.all_kept:
+        if kept.version not in {record.version for record in records}:
+            records.append(kept)
     records.sort(key=lambda record: order_key(record.version), reverse=True)
     active = model.active
     return ModelStatus(
@@ -27,6 +28,7 @@ def model_status(
         active=_active_status(exclusion, model, decisions),
         target=_target(model_table, model, now),
         pinned=decisions.pins.get(model.name),
+        labels=dict(sorted(decisions.labels_of(model.name).items())),
         unloaded=model.name in decisions.unloaded,
         problem=model.problem,
         last_failure=model.last_failure,

@@ -1,6 +1,10 @@
-"""Operators' decisions in force: pins, unloaded models, versions in quarantine. Each is on disk before it counts."""
+"""Operators' decisions in force: pins, unloaded models, versions in quarantine, labels. Each is on disk before it
+counts.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from serving.domain.errors import StateUnavailable
 from serving.domain.version import VersionId
@@ -13,15 +17,17 @@ from serving.lifecycle.state_file import StateFile
 class StandingDecisions:
     """What operators have decided. For one thread.
 
-    `pins` maps models to versions. `quarantine` holds (model, version, digest). `held` says why only versions that were
-    active may be activated: decisions have been lost, and no operator has accepted that yet. Every method that changes
-    something blocks until it is on the disk, or raises StateUnavailable and changes nothing.
+    `pins` maps models to versions, `labels` (model, label) to versions. `quarantine` holds (model, version, digest).
+    `held` says why only versions that were active may be activated: decisions have been lost, and no operator has
+    accepted that yet. Every method that changes something blocks until it is on the disk, or raises StateUnavailable
+    and changes nothing.
     """
 
     def __init__(self, file: StateFile, verdicts: RememberedVerdicts, names: ActiveNames) -> None:
         self.pins: dict[str, str] = {}
         self.unloaded: set[str] = set()
         self.quarantine: set[tuple[str, str, str]] = set()
+        self.labels: dict[tuple[str, str], str] = {}
         self.held: str | None = None
         self._file = file
         self._verdicts = verdicts
@@ -39,6 +45,22 @@ class StandingDecisions:
         if digest is not None:
             return (model, version, digest) in self.quarantine
         return any(key[:2] == (model, version) for key in self.quarantine)
+
+    def labels_of(self, model: str) -> Mapping[str, str]:
+        """Return the version that each label of a model names."""
+        return {label: version for (owner, label), version in self.labels.items() if owner == model}
+
+    def set_label(self, model: str, label: str, version: str) -> None:
+        """Let a label name a version."""
+        row = (model, label, version)
+        self._file.write_decision([("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", row)])
+        self.labels[model, label] = version
+
+    def remove_label(self, model: str, label: str) -> None:
+        """Forget a label, and what it answered with."""
+        forget = [f"DELETE FROM {table} WHERE model = ? AND label = ?" for table in ("labels", "labelled")]  # noqa: S608
+        self._file.write_decision([(statement, (model, label)) for statement in forget])
+        self.labels.pop((model, label), None)
 
     def pin(self, model: str, version: str) -> None:
         """Set the pin of a model."""
@@ -97,6 +119,8 @@ class StandingDecisions:
         self.pins = dict(database.read("SELECT model, version FROM pins"))
         self.unloaded = {model for (model,) in database.read("SELECT model FROM unloaded")}
         self.quarantine = set(database.read("SELECT model, version, digest FROM quarantine"))
+        labels = database.read("SELECT model, label, version FROM labels")
+        self.labels = {(model, label): version for model, label, version in labels}
         held = database.read("SELECT value FROM facts WHERE name = 'held'")
         self.held = held[0][0] if held else None
 
@@ -106,4 +130,5 @@ class StandingDecisions:
             *(("INSERT INTO pins VALUES (?, ?)", row) for row in self.pins.items()),
             *(("INSERT INTO unloaded VALUES (?)", (model,)) for model in self.unloaded),
             *(("INSERT INTO quarantine VALUES (?, ?, ?)", row) for row in self.quarantine),
+            *(("INSERT INTO labels VALUES (?, ?, ?)", (*key, version)) for key, version in self.labels.items()),
         ]

@@ -25,7 +25,23 @@ MOST_LOOKS = 8  # for another one to be of use, a whole swap has to happen betwe
 class Role(Enum):
     """A version by its part in the reference, for callers that do not know its name."""
 
+    ACTIVE = "active"
     PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A version by an operator's name for it.
+
+    `otherwise` is what a caller means by this name as long as no operator has set it; None: nothing.
+    """
+
+    name: str
+    otherwise: str | Role | None = None
+
+
+Asked = str | Role | Label | None
+"""A version by its name, its part or its label; None: what answers for requests that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +49,13 @@ class ModelReference:
     """What answers for one model: the active servable, and every loaded one by version (the active one included).
 
     The loaded ones are in the order of their last activation. `split` says how requests that name no version are shared
-    while there is a rollout.
+    while there is a rollout. `labels` has what answers for each label that operators have set, None while nothing does.
     """
 
     active: Servable | None = None
     loaded: Mapping[str, Servable] = field(default_factory=lambda: MappingProxyType({}))
     split: ServedSplit | None = None
+    labels: Mapping[str, Servable | None] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +107,7 @@ def settle(state: HoldsActive) -> None:
         activate(state, read(state))
 
 
-def find(state: HoldsActive, model: str, version: str | Role | None = None) -> Servable:
+def find(state: HoldsActive, model: str, version: Asked = None) -> Servable:
     """Return what `find_in` finds in the reference that answers now, which is read once. Event loop thread only.
 
     The servable may be freed as soon as the loop turns, so a caller that waits takes a `lease` instead.
@@ -98,23 +115,28 @@ def find(state: HoldsActive, model: str, version: str | Role | None = None) -> S
     return find_in(read(state), model, version)
 
 
-def find_in(reference: ActiveReference, model: str, version: str | Role | None = None) -> Servable:
+def find_in(reference: ActiveReference, model: str, version: Asked = None) -> Servable:
     """Return the servable that answers for `model`, or the loaded `version` of it.
 
     PREVIOUS is the loaded version that was active last before the one that is now.
 
-    Raises UnknownModel, UnknownVersion or NothingActive.
+    Raises UnknownModel, UnknownVersion or NothingActive; Unavailable for a label on a version that is not loaded.
     """
     found = reference.models.get(model)
     if found is None:
         raise UnknownModel.for_name(model)
+    if isinstance(version, Label):
+        labelled = found.labels.get(version.name)
+        if labelled is not None:
+            return labelled
+        version = _read_unanswered(version, model, found)
     if version is Role.PREVIOUS:
         arriving = None if found.split is None else found.split.new
         standbys = [one for one in found.loaded.values() if one not in (found.active, arriving)]
         if not standbys:
             raise UnknownVersion(f"no version of '{model}' is loaded beside the active one")
         return standbys[-1]
-    if version is not None:
+    if version is not None and version is not Role.ACTIVE:
         servable = found.loaded.get(version)
         if servable is None:
             loaded = ", ".join(sorted(found.loaded)) or "none"
@@ -123,6 +145,21 @@ def find_in(reference: ActiveReference, model: str, version: str | Role | None =
     if found.active is None:
         raise NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
     return found.active
+
+
+def _read_unanswered(label: Label, model: str, found: ModelReference) -> str | Role:
+    """Return what a label means that no operator has set; raises UnknownVersion if it means nothing.
+
+    Raises Unavailable for one that is set, on a version that is not loaded.
+    """
+    if label.name in found.labels:
+        what = f"label '{label.name}' of '{model}' names a version that is not loaded"
+        raise Unavailable(f"{what}; GET /models/{model} says why")
+    otherwise = label.otherwise
+    if otherwise is None or (isinstance(otherwise, str) and otherwise not in found.loaded):
+        labels = ", ".join(found.labels) or "none"
+        raise UnknownVersion(f"'{model}' has no label {label.name[:120]!r} (it has: {labels})")
+    return otherwise
 
 
 def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:

@@ -30,27 +30,34 @@ from serving.domain.plan import (
     Route,
     Unload,
 )
+from serving.domain.recent_rows import RecentRows
+from serving.domain.spread import Spread
 from serving.domain.version import VersionId
 from serving.plane.active_reference import ActiveReference, HoldsActive, ModelReference, activate, settle
 from serving.plane.compiled_engine import CompiledEngine
 from serving.plane.fair_turns import Turns
 from serving.plane.host_group import Process
 from serving.plane.hosted_engine import HostedEngine
+from serving.plane.recent_answers import MOST_SECONDS, answer_recent_rows
+from serving.plane.row_sample import RowSample
 from serving.plane.servable import Servable
 from serving.plane.served_split import ServedSplit
+from serving.settings import ReplaySettings
 
 ATTACH_SECONDS = 10.0
+SAMPLE_SECONDS = 10.0  # beyond what the answers to recent rows may take, for a loop or a host that is busy
+SPREAD_SECONDS = 5.0
 
 
 class Plane:
     """One plane, for one event loop. Facts are told by `tell`, from the loop's thread.
 
-    `load` and `replace_host` may be called from any thread but the loop's. The other commands come from one thread,
-    control's, and wait for nothing.
+    `load`, `replace_host`, `sample` and `spreads` may be called from any thread but the loop's. The other commands come
+    from one thread, control's, and wait for nothing.
 
     `committed` is where control writes the generation that answers, in the memory it shares with all planes; None when
     this is the only one. With `takes_over` another plane answers until the first commit of this one, and is then asked
-    to `retire`.
+    to `retire`. `replay` says how many rows of each model are kept.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Plane:
         committed: Sequence[int] | None = None,
         *,
         takes_over: bool = False,
+        replay: ReplaySettings = ReplaySettings(),  # noqa: B008  (frozen)
     ) -> None:
         self._state = state
         self._loop = loop
@@ -69,6 +77,8 @@ class Plane:
         self._tell = tell
         self._servables: dict[VersionId, Servable] = {}
         self._servables_lock = threading.Lock()
+        self._replay = replay
+        self._row_samples: dict[str, RowSample] = {}
         self._plan = self._prepared_plan = Plan()
         self._own_word = [0]
         self._committed = self._own_word if committed is None else committed
@@ -141,6 +151,7 @@ class Plane:
         """Let the prepared plan answer: one assignment. Where there are other planes, control has written the word."""
         assert self._prepared_plan.generation == command.generation
         self._own_word[0] = command.generation
+        self._place_samples(self._prepared)
         activate(self._state, self._prepared)
         self._plan, self._reference = self._prepared_plan, self._prepared
 
@@ -159,6 +170,27 @@ class Plane:
         if servable is not None and isinstance(servable.engine, HostedEngine):
             error = HostLost(command.reason, command.retry_seconds)
             self._loop.call_soon_threadsafe(servable.engine.report_outage, error)
+
+    def sample(self, key: VersionId) -> RecentRows | None:
+        """Return recent rows of the model and what the version answers to them. Blocks; not on the event loop.
+
+        None when the version is not the active one, there are no rows, or it cannot answer now.
+        """
+        answering = asyncio.run_coroutine_threadsafe(self._answer_recent_rows(key), self._loop)
+        try:
+            return answering.result(MOST_SECONDS + SAMPLE_SECONDS)
+        except (TimeoutError, RuntimeError):
+            answering.cancel()
+            return None
+
+    def spreads(self, model: str) -> dict[str, Spread]:
+        """Return how the answers of each loaded version of a model are spread. Blocks; not on the event loop."""
+        reading = asyncio.run_coroutine_threadsafe(self._find_spreads(model), self._loop)
+        try:
+            return reading.result(SPREAD_SECONDS)
+        except (TimeoutError, RuntimeError):
+            reading.cancel()
+            return {}
 
     def retire(self) -> None:
         """Free every version when its last request has been answered. The active reference is another plane's."""
@@ -181,12 +213,40 @@ class Plane:
         with self._servables_lock:
             return self._servables.get(key)
 
+    def _place_samples(self, reference: ActiveReference) -> None:
+        """Let the active version of each model feed its sample, and no other; those of models that are gone go, too."""
+        before, self._row_samples = self._row_samples, {}
+        for name, model in reference.models.items():
+            for servable in model.loaded.values():
+                if servable is not model.active:
+                    servable.row_sample = None
+            if model.active is None or not self._replay.rows:
+                continue
+            sample = before.get(name)
+            if sample is None or not sample.fits(model.active.signature):
+                most_bytes = int(self._replay.megabytes * (1 << 20))
+                sample = RowSample(model.active.signature, self._replay.rows, most_bytes)
+            self._row_samples[name] = model.active.row_sample = sample
+
+    async def _answer_recent_rows(self, key: VersionId) -> RecentRows | None:
+        servable = self._find(key)
+        if servable is None:
+            return None
+        with servable.lease():
+            return await answer_recent_rows(servable)
+
+    async def _find_spreads(self, model: str) -> dict[str, Spread]:
+        with self._servables_lock:
+            servables = [servable for key, servable in self._servables.items() if key.model == model]
+        return {servable.id.version: servable.answer_sample.find_spread() for servable in servables}
+
     def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
         active = self._servables[route.active] if route.active is not None else None
+        labels = {label: self._servables[key] if key is not None else None for label, key in route.labels}
         split = route.split
         served = None if split is None else ServedSplit(split, self._servables[split.new], self._servables[split.old])
-        return ModelReference(active, MappingProxyType(loaded), served)
+        return ModelReference(active, MappingProxyType(loaded), served, MappingProxyType(labels))
 
     def _attach(self, engine: HostedEngine, process: Process, host: int) -> None:
         try:

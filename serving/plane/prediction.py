@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
 from serving.domain.text import shorten
-from serving.plane.active_reference import ActiveReference, HoldsActive, Role, find_in, read
+from serving.plane.active_reference import ActiveReference, Asked, HoldsActive, find_in, read
 from serving.plane.servable import Lease, Servable
 from serving.plane.served_split import ServedSplit
 from serving.rows.batch import Batch, Prediction
@@ -67,7 +67,10 @@ class Prepared(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was computed, and by which version. `also` has what further methods gave for the same rows, in order."""
+    """What was computed, and by which version. `also` has what further methods gave for the same rows, in order.
+
+    `batch` has the rows that were answered.
+    """
 
     model: str
     version: str
@@ -76,6 +79,7 @@ class Answer(NamedTuple):
     prediction: Prediction
     is_single: bool
     also: tuple[tuple[Method, Prediction], ...] = ()
+    batch: Batch | None = None
 
     @property
     def outputs(self) -> tuple[tuple[Method, Prediction], ...]:
@@ -83,9 +87,7 @@ class Answer(NamedTuple):
         return ((self.method, self.prediction), *self.also)
 
 
-def hold(
-    state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
-) -> Lease:
+def hold(state: HoldsActive, limits: RequestLimits, model: str | None = None, version: Asked = None) -> Lease:
     """Take a lease on what answers for `model` (None: the default model). Event loop thread only; waits for nothing.
 
     Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
@@ -104,9 +106,7 @@ def take_lease(servable: Servable, limits: RequestLimits) -> Lease:
     return held
 
 
-def look(
-    state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
-) -> Servable:
+def look(state: HoldsActive, limits: RequestLimits, model: str | None = None, version: Asked = None) -> Servable:
     """Return the servable that `hold` would hold, without a lease: it is valid until the event loop turns.
 
     Raises what `hold` raises, except Overloaded. Event loop thread only.
@@ -116,7 +116,7 @@ def look(
 
 
 def look_for_any(
-    state: HoldsActive, limits: RequestLimits, model: str | None, version: str | Role | None
+    state: HoldsActive, limits: RequestLimits, model: str | None, version: Asked
 ) -> tuple[Servable, ServedSplit | None]:
     """Return the active servable, or the asked version, and how requests are shared, if this is one of those.
 
@@ -201,7 +201,7 @@ def _with_more_now(servable: Servable, ready: Prepared, answer: Answer) -> Answe
 
 def _answer(servable: Servable, ready: Prepared, prediction: Prediction) -> Answer:
     its = servable.id
-    return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single)
+    return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single, (), ready.batch)
 
 
 def _only_model(active: ActiveReference) -> str:

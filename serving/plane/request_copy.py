@@ -41,10 +41,12 @@ class RequestCopy(NamedTuple):
     def without_views(self) -> RequestCopy:
         """Return a copy that may be kept: an answer of one row may be a view of the answers to a whole batch."""
         answer = self.answer
-        if answer is None or not any(map(_is_small_view, _list_tensors(answer))):
+        if answer is None:
             return self
-        also = tuple((method, _own(prediction)) for method, prediction in answer.also)
-        return self._replace(answer=answer._replace(prediction=_own(answer.prediction), also=also))
+        if any(map(_is_small_view, _list_tensors(answer))):
+            also = tuple((method, _own(prediction)) for method, prediction in answer.also)
+            answer = answer._replace(prediction=_own(answer.prediction), also=also)
+        return self._replace(answer=answer._replace(batch=None))
 
 
 def _list_tensors(answer: Answer) -> Sequence[Tensor]:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from serving.domain.signature import Method, Signature
 from serving.domain.version import VersionId
+from serving.plane.answer_sample import AnswerSample
+from serving.plane.row_sample import RowSample
 from serving.rows.batch import Batch, Prediction
 
 
@@ -44,14 +46,18 @@ class Servable:
 
     Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` runs
     on the same thread. So every request that holds a servable is counted, and no lock is needed.
+
+    `row_sample` is where its rows go: its model's sample if it is the active version, and rows are sampled.
     """
 
-    __slots__ = ("_drained", "_leases", "engine", "id", "signature")
+    __slots__ = ("_drained", "_leases", "answer_sample", "engine", "id", "row_sample", "signature")
 
     def __init__(self, version_id: VersionId, signature: Signature, engine: Engine) -> None:
         self.id = version_id
         self.signature = signature
         self.engine = engine
+        self.row_sample: RowSample | None = None
+        self.answer_sample = AnswerSample(signature)
         self._leases = 0
         self._drained: asyncio.Event | None = None
 
@@ -63,6 +69,18 @@ class Servable:
     def lease(self) -> Lease:
         """Take a hold on this servable. Event loop thread only."""
         return Lease(self)
+
+    def note(self, method: Method, batch: Batch, prediction: Prediction) -> None:
+        """Sample what was answered. Event loop thread only; nearly always it costs two subtractions."""
+        rows, sample = batch.rows, self.row_sample
+        if sample is not None:
+            sample.wait -= rows
+            if sample.wait < 0:
+                sample.take(batch)
+        answers = self.answer_sample
+        answers.wait -= rows
+        if answers.wait < 0:
+            answers.take(method, prediction, rows)
 
     async def drain(self) -> None:
         """Wait until no lease is left. The caller has already taken this servable out of the active reference."""

@@ -68,6 +68,15 @@ def describe_wrong_cell(signature: Signature, rows: Sequence[Row]) -> str:
     return _find_rounded(signature, rows) or "the rows do not fit the model's signature"
 
 
+def find_wrong_feature(signature: Signature, row: Row) -> str | None:
+    """Return the name of the first feature that does not take its cell of a row; None where each does."""
+    is_table = signature.container is Container.DATAFRAME
+    if signature.container is Container.OBJECTS or len(row) != len(signature.features):
+        return None
+    cells = zip(signature.features, row, strict=True)
+    return next((feature.name for feature, cell in cells if _explain_cell(feature, cell, is_table) is not None), None)
+
+
 def _find_rounded(signature: Signature, rows: Sequence[Row]) -> str | None:
     """Name the first integer that float64 would round, in a column that is not one of 64-bit integers."""
     for index, row in enumerate(rows):

@@ -5,7 +5,8 @@ Precedence, highest first, field by field: command-line flags, environment ``SER
 the whole. Relative paths are relative to the working directory, wherever the file is.
 
 In the environment an empty variable counts as not set, and a list is JSON or separated by commas
-(``SERVING_STORE__IGNORE='*.bak, old-*'``).
+(``SERVING_STORE__IGNORE='*.bak, old-*'``). What is set for one model is in ``[models.<name>.rollout]``, or in
+``SERVING_MODELS__<NAME>__ROLLOUT__<FIELD>``; the rest of it is as in ``[rollout]``.
 """
 
 from serving.settings.groups import (

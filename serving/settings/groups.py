@@ -208,7 +208,7 @@ class GateSettings(Group):
     )
     max_latency_seconds: Positive = Field(5.0, description="longest one-row prediction (median)")
     max_disagreement: float | None = Field(
-        None, ge=0, le=1, description="share of labels that may differ in the replay; not set: any, they are only shown"
+        None, ge=0, le=1, description="share of recent rows that may get another label in the replay; not set: any"
     )
 
 

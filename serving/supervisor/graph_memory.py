@@ -18,6 +18,8 @@ from serving.domain.plan import (
     ReportOutage,
     Unload,
 )
+from serving.domain.recent_rows import RecentRows
+from serving.domain.spread import Spread
 from serving.domain.version import VersionId
 from serving.hosting.host_process import HostProcess
 from serving.lifecycle.plane_port import PlanePort
@@ -69,6 +71,14 @@ class BudgetedPlanes:
         """Implement `PlanePort.unload`."""
         self._forget(command.key)
         return self._planes.unload(command)
+
+    def sample(self, key: VersionId) -> RecentRows | None:
+        """Implement `PlanePort.sample`."""
+        return self._planes.sample(key)
+
+    def spreads(self, model: str) -> dict[str, Spread]:
+        """Implement `PlanePort.spreads`."""
+        return self._planes.spreads(model)
 
     def report_outage(self, command: ReportOutage) -> None:
         """Implement `PlanePort.report_outage`."""

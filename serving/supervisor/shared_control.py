@@ -114,12 +114,15 @@ class SharedControl:
         self._reads = ThreadPoolExecutor(READ_THREADS, "serving-read")
         self._renders = ThreadPoolExecutor(1, "serving-render")
         self._board = StatusBoard(self._publish)
+        self._replay_rows = settings.replay.rows
         self.service = Service(self._board, settings, self.metrics, self._make_planes, workers)
         self._workers = make_workers(self)
 
     def _make_planes(self, tell: Callable[[Fact], None]) -> BudgetedPlanes:
         self.planes = WorkerPlanes(
-            *(self._committed, self._seconds, self._load_seconds, tell, self._replace), is_held=self._is_held
+            *(self._committed, self._seconds, self._load_seconds, tell, self._replace),
+            is_held=self._is_held,
+            replay_rows=self._replay_rows,
         )
         return BudgetedPlanes(self.planes, self._budget)
 

@@ -33,6 +33,8 @@ from serving.domain.plan import (
     ReportOutage,
     Unload,
 )
+from serving.domain.recent_rows import RecentRows, merge_recent_rows
+from serving.domain.spread import Spread, merge_spreads
 from serving.domain.version import VersionId
 from serving.failpoints import reach
 from serving.hosting.host_process import HostProcess
@@ -40,8 +42,20 @@ from serving.supervisor.loaded_versions import LoadedVersions
 from serving.supervisor.shared_versions import SharedVersion
 from serving.supervisor.worker_answers import NoAnswer, find_failures, require_answer
 from serving.supervisor.worker_link import WorkerLink
+from serving.wire.recent_rows_document import decode_recent_rows
 from serving.wire.shared_words import map_words
-from serving.wire.worker_messages import Accept, HostLeft, PlanPrepared, PrepareOrder, Sync, Synced
+from serving.wire.worker_messages import (
+    Accept,
+    HostLeft,
+    PlanPrepared,
+    PrepareOrder,
+    ReadRecentRows,
+    ReadSpreads,
+    RecentRowsRead,
+    SpreadsRead,
+    Sync,
+    Synced,
+)
 
 MOST_TRIED = 2  # workers that may fail to load a version, one after the other, until it counts as bad
 KILL_SECONDS = 1.0  # how long a commit waits for the end of workers that were killed because they had not prepared it
@@ -50,8 +64,11 @@ log = structlog.get_logger("serving.workers")
 
 
 class WorkerPlanes:
-    """The planes of all workers. `load` and `replace_host` block, in worker threads; `prepare` blocks for as long as it
-    has to wait for workers, `seconds` at most; the rest waits for nothing. The lock is never held over a wait.
+    """The planes of all workers.
+
+    `load`, `replace_host`, `sample` and `spreads` block, in worker threads; `prepare` blocks for as long as it has to
+    wait for workers, `seconds` at most; the rest waits for nothing. The lock is never held over a wait. Of samples, at
+    most `replay_rows` rows are put together.
 
     `load_seconds` is how long a worker may take for one version. `words` is the descriptor of two words: the committed
     generation, and the newest one that was ever prepared. `tell` gets facts, `replace` the workers that have to be
@@ -71,9 +88,11 @@ class WorkerPlanes:
         replace: Callable[[WorkerLink, str], None],
         *,
         is_held: bool = False,
+        replay_rows: int = 1000,
     ) -> None:
         self._words = map_words(words, writes=True)
         self._is_held = is_held
+        self._replay_rows = replay_rows
         self._seconds = seconds
         self._load_seconds = load_seconds
         self._replace = replace
@@ -186,6 +205,27 @@ class WorkerPlanes:
                 link.channel.send(command)
             self._loaded.drain(command.key, self._links)
         return Draining(command.key, None)
+
+    def sample(self, key: VersionId) -> RecentRows | None:
+        """Return recent rows of a model, and what this version answers to them, of workers that answer in time."""
+        answers = self._ask_all(ReadRecentRows(key), RecentRowsRead)
+        documents = [answer.document for answer in answers if answer.document is not None]
+        return merge_recent_rows([decode_recent_rows(document) for document in documents], self._replay_rows)
+
+    def spreads(self, model: str) -> dict[str, Spread]:
+        """Return how the answers of each loaded version are spread, on all workers that answer in time."""
+        found = [answer.spreads for answer in self._ask_all(ReadSpreads(model), SpreadsRead)]
+        versions = sorted({version for spreads in found for version in spreads})
+        return {
+            version: merge_spreads(spreads[version] for spreads in found if version in spreads) for version in versions
+        }
+
+    def _ask_all(self, question: Any, wanted: type) -> list[Any]:
+        """Return what the workers that serve answer in time: nothing depends on those that do not."""
+        with self._lock:
+            asked = {link: link.channel.ask(question) for link in self._serving.values()}
+        failures = find_failures(asked, wanted, self._seconds)
+        return [answer.result() for link, answer in asked.items() if link not in failures]
 
     def report_outage(self, command: ReportOutage) -> None:
         """Tell all workers."""

@@ -51,9 +51,11 @@ class EvaluationRequest(BaseModel):
     were accepted before. The candidate must be compatible with `active_signature` (None: there is nothing to be
     compatible with); `active_version` names that version, and `active_provenance` says who signed it, and when.
     `publisher_key` is set when a file is evaluated before it is published: the public key that will sign it. The host
-    may write to the directory `scratch`. `trust`, `pickle_trusted`, `skops_trusted`, `trusted_keys` and
-    `require_sandbox` are settings of `security`. `is_respawn` asks for load and warm-up only: the same digest has
-    passed every gate, under the libraries `passed_under`.
+    may write to the directory `scratch`. `recent_rows` are rows that the active version has answered, as
+    `serving.wire.recent_rows_document` writes them; at most the share `max_disagreement` of them may get another label.
+    `trust`, `pickle_trusted`, `skops_trusted`, `trusted_keys` and `require_sandbox` are settings of `security`.
+    `is_respawn` asks for load and warm-up only: the same digest has passed every gate, under the libraries
+    `passed_under`.
 
     `place` is the environment of the host. In another one than the server's own, `prior` are the results of the gates
     that have run at home, which also found out who signed the version (`provenance`) and what it `needs`; `choice` says
@@ -77,6 +79,8 @@ class EvaluationRequest(BaseModel):
     publisher_key: str | None = None
     environment: str = "refuse"
     max_latency_seconds: float = 5.0
+    max_disagreement: float | None = None
+    recent_rows: str | None = None
     memory_bytes: int = 4096 << 20
     max_rows: int = 100_000
     skops_trusted: tuple[str, ...] = ()

@@ -9,6 +9,8 @@
     StatusChange, Forget, ReportOutage  ------->
     Sync                    (question)  ------->  Synced     all that was sent before has been carried out
     ReadGauges              (question)  ------->  Gauges
+    ReadRecentRows          (question)  ------->  RecentRowsRead
+    ReadSpreads             (question)  ------->  SpreadsRead
                                         <-------  HostGone, HostLeft, Drained, Leaving, BadAnswer
     Outcome                             <-------  Decide        (question)
     Entries, HistoryRefused             <-------  ReadHistory   (question)
@@ -22,7 +24,7 @@ Graphs and the descriptors of hosts' channels travel beside their packet.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from serving.domain.compiled_form import Graph, Guard, RunBounds
@@ -46,6 +48,7 @@ from serving.domain.plan import (
 )
 from serving.domain.rollout import BadExample
 from serving.domain.signature import Method, Signature
+from serving.domain.spread import Spread
 from serving.domain.status import HistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
 from serving.domain.version import VersionId
 from serving.wire.shared_content import map_content
@@ -220,6 +223,34 @@ class Gauges:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRecentRows:
+    """Give recent rows of a model, and what this version, the active one, answers to them."""
+
+    key: VersionId
+
+
+@dataclass(frozen=True, slots=True)
+class RecentRowsRead:
+    """The rows as `serving.wire.recent_rows_document` writes them; None when there are none."""
+
+    document: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSpreads:
+    """Say how the answers of the loaded versions of a model are spread."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadsRead:
+    """See `ReadSpreads`; by version."""
+
+    spreads: dict[str, Spread]
+
+
+@dataclass(frozen=True, slots=True)
 class Decide:
     """An operator's call that this worker has received."""
 
@@ -316,5 +347,5 @@ TYPES: tuple[type, ...] = (
     ),
     *(Loaded, LoadFailed, PlanPrepared, Accepting, Leaving, Drained, HostGone, HostLeft, BadAnswer, Synced, Gauges),
     *(Decide, Outcome, ReadHistory, Entries, HistoryRefused, RenderMetrics, Exposition),
-    *(ReadTraffic, TrafficRead, ListWorkers, WorkerList),
+    *(ReadTraffic, TrafficRead, ListWorkers, WorkerList, ReadRecentRows, RecentRowsRead, ReadSpreads, SpreadsRead),
 )

@@ -103,7 +103,9 @@ class AttachedControl:
         words = map_words(attachment.words)
         os.close(attachment.words)
         remote = self._remote = RemoteControl(
-            *(self._state, attachment.sock, words, self._turns, self._metrics, _go_on), takes_over=takes_over
+            *(self._state, attachment.sock, words, self._turns, self._metrics, _go_on),
+            takes_over=takes_over,
+            replay=self._settings.replay,
         )
         remote.start()
         await remote.wait_until_loaded()

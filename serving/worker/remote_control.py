@@ -24,8 +24,10 @@ from serving.failpoints import reach
 from serving.plane.active_reference import HoldsActive, settle
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
+from serving.settings import ReplaySettings
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Traffic
+from serving.wire.recent_rows_document import encode_recent_rows
 from serving.wire.worker_channel import ChannelClosed, Received, WorkerChannel
 from serving.wire.worker_messages import (
     TYPES,
@@ -47,8 +49,12 @@ from serving.wire.worker_messages import (
     PrepareOrder,
     ReadGauges,
     ReadHistory,
+    ReadRecentRows,
+    ReadSpreads,
     ReadTraffic,
+    RecentRowsRead,
     RenderMetrics,
+    SpreadsRead,
     StatusChange,
     Sync,
     Synced,
@@ -91,6 +97,7 @@ class RemoteControl:
         give_up: Callable[[int], object] = os._exit,
         *,
         takes_over: bool = False,
+        replay: ReplaySettings = ReplaySettings(),  # noqa: B008  (frozen)
     ) -> None:
         self._state = state
         self._loop = asyncio.get_running_loop()
@@ -99,7 +106,7 @@ class RemoteControl:
         metrics.tell_bad_answers(lambda model, number, example: self._channel.send(BadAnswer(model, number, example)))
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
         self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
-        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)
+        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over, replay=replay)
         self._give_up = give_up
         self._lost = asyncio.Event()
         self.is_lost = False
@@ -228,8 +235,8 @@ class RemoteControl:
                 self._loop.call_soon_threadsafe(self._forget, message)
             case Sync():
                 received.answer(Synced())
-            case ReadGauges():
-                self._loop.call_soon_threadsafe(self._read_gauges, received)
+            case ReadRecentRows() | ReadSpreads() | ReadGauges():
+                self._read(received, message)
             case Accept():
                 self._loop.call_soon_threadsafe(self._may_accept.set)
 
@@ -275,6 +282,19 @@ class RemoteControl:
         if isinstance(outcome, LoadFailed):
             process.close()
         received.answer(outcome)
+
+    def _read(self, received: Received, message: ReadRecentRows | ReadSpreads | ReadGauges) -> None:
+        if isinstance(message, ReadGauges):
+            self._loop.call_soon_threadsafe(self._read_gauges, received)
+        else:
+            self._loads.submit(self._read_sample, received, message)
+
+    def _read_sample(self, received: Received, message: ReadRecentRows | ReadSpreads) -> None:
+        if isinstance(message, ReadSpreads):
+            received.answer(SpreadsRead(self._plane.spreads(message.model)))
+            return
+        recent = self._plane.sample(message.key)
+        received.answer(RecentRowsRead(None if recent is None else encode_recent_rows(recent)))
 
     def _open_host(self, order: LoadOrder | ReplaceHost, descriptors: list[int]) -> RemoteHost:
         left = HostLeft(order.key, order.host)

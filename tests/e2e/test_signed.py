@@ -140,7 +140,7 @@ def test_a_signed_version_that_was_tampered_with_is_refused(guarded: Server, key
     refused(guarded, version, gate, evidence, model)
 
 
-def test_neither_a_replay_nor_a_copy_gets_in_by_a_restart(guarded: Server, key: SigningKey, tmp_path: Path) -> None:
+def test_neither_a_reissue_nor_a_copy_gets_in_by_a_restart(guarded: Server, key: SigningKey, tmp_path: Path) -> None:
     """The newest by name is tried first when nothing is active yet: what was signed for it must be remembered."""
     put(guarded.store, "1", key, "r", value=1, hours=1)
     guarded.wait_active("r", 1)
@@ -148,7 +148,7 @@ def test_neither_a_replay_nor_a_copy_gets_in_by_a_restart(guarded: Server, key: 
     guarded.wait_active("r", 2)
     put(guarded.store, "30", key, "r", value=30, hours=0)
     last = guarded.wait_state("r", 30, "REJECTED")["gates"][-1]
-    assert (last["gate"], "a replay" in last["evidence"]) == ("provenance", True)
+    assert (last["gate"], "a reissue" in last["evidence"]) == ("provenance", True)
     shutil.copytree(guarded.store / "r" / "2", guarded.store / "r" / "40")
     assert guarded.wait_state("r", 40, "REJECTED")["gates"][-1]["gate"] == "integrity"
     guarded.stop()
@@ -164,4 +164,4 @@ def test_neither_a_replay_nor_a_copy_gets_in_by_a_restart(guarded: Server, key: 
     late.rename(guarded.store / "r" / "50" / "manifest.sig")
     guarded.wait_active("r", 50)
     assert guarded.operate("POST", "/models/r/pin", {"version": "1"}).is_success
-    guarded.wait_active("r", 1)  # an operator's way back, to what was made before, is no replay
+    guarded.wait_active("r", 1)  # an operator's way back, to what was made before, is no reissue

@@ -26,11 +26,13 @@ from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
 from serving.cli.client import ServerClient, choose_server_url
+from serving.domain.rollout import RolloutSummary
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
 from tests.e2e import launch
 from tests.e2e.harness import until
+from tests.fakes import make_rollout_status
 
 ROOT = Path(__file__).parents[2]
 WRITTEN_BY_1_3 = ROOT / "tests" / "unit" / "host" / "written_elsewhere" / "sklearn_1.3.2.joblib"
@@ -111,7 +113,7 @@ def server() -> Iterator[FakeServer]:
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -178,7 +180,9 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "history",
         "pin",
         "unpin",
+        "label",
         "rollback",
+        "rollout",
         "release",
         "unload",
         "load",
@@ -395,11 +399,31 @@ def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) 
     [
         (["pin", "iris", "3"], ("POST", "/models/iris/pin", {"version": "3"}), "iris is pinned to 3; active: 3 (onnx)"),
         (["unpin", "iris"], ("DELETE", "/models/iris/pin", None), "iris is not pinned any more; active: 3 (onnx)"),
+        (
+            ["label", "iris", "best", "3"],
+            ("PUT", "/models/iris/labels/best", {"version": "3"}),
+            "iris: no labels",
+        ),
+        (
+            ["label", "iris", "gone", "--remove"],
+            ("DELETE", "/models/iris/labels/gone", None),
+            "iris: no labels",
+        ),
         (["rollback", "iris"], ("POST", "/models/iris/rollback", {}), "iris is rolled back; active: 3 (onnx)"),
         (
             ["rollback", "iris", "--from", "4"],
             ("POST", "/models/iris/rollback", {"version": "4"}),
             "iris is rolled back; active: 3 (onnx)",
+        ),
+        (
+            ["rollout", "iris", "promote"],
+            ("POST", "/models/iris/rollout", {"action": "promote"}),
+            "iris is promoted; active: 3 (onnx)",
+        ),
+        (
+            ["rollout", "iris", "hold", "--version", "4"],
+            ("POST", "/models/iris/rollout", {"action": "hold", "version": "4"}),
+            "iris/4 is held where it is; active: 3 (onnx)",
         ),
         (
             ["release", "iris", "4"],
@@ -413,6 +437,93 @@ def test_an_operators_call(arguments: list[str], asked: Any, line: str, serving:
     assert serving(*arguments, "--url", server.url, **SECRET) == Done(0, f"{line}\n", "")
     assert server.asked == asked
     assert server.headers["Authorization"] == "Bearer s3cret"
+
+
+ROLLOUT = make_rollout_status()
+ENDED = ROLLOUT.model_copy(update={"running": None})
+
+
+class OneAfterAnother(dict[tuple[str, str], Any]):
+    """Answers of a server that change each time: the last one stays."""
+
+    def __getitem__(self, key: tuple[str, str]) -> Any:
+        found = super().__getitem__(key)
+        return found if isinstance(found, tuple) else found.pop(0) if len(found) > 1 else found[0]
+
+
+def answers_of(*statuses: Any) -> OneAfterAnother:
+    answers = [(200, status.model_dump(mode="json")) for status in statuses]
+    return OneAfterAnother({("GET", "/models/iris/rollout"): answers})
+
+
+def test_a_rollout_is_shown_as_text_or_as_json(serving: Any, server: FakeServer) -> None:
+    server.answers = answers_of(ROLLOUT)
+    shown = serving("rollout", "iris", "--url", server.url).out.splitlines()
+    assert shown[0].startswith("iris/4 beside 3: canary, it answers 10% of the requests, step 2 of 3; ")
+    assert json.loads(serving("rollout", "iris", "--json", "--url", server.url).out) == ROLLOUT.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(("version", "status"), [("4", 1), ("3", 0)])
+def test_a_rollout_is_watched_until_it_has_ended(version: str, status: int, serving: Any, server: FakeServer) -> None:
+    assert ROLLOUT.running is not None
+    assert ROLLOUT.last is not None
+    grown = ROLLOUT.model_copy(update={"running": ROLLOUT.running.model_copy(update={"share": 50.0})})
+    ended = ENDED.model_copy(update={"last": ROLLOUT.last.model_copy(update={"version": version})})
+    server.answers = answers_of(ROLLOUT, ROLLOUT, grown, ended)
+    done = serving("rollout", "iris", "--watch", "--url", server.url)
+    assert (done.status, done.err) == (status, "")
+    assert done.out.splitlines()[:3] == [
+        "iris/4: canary, it answers 10% of the requests; wait: 80 of 100 requests in this step",
+        "iris/4: canary, it answers 50% of the requests; wait: 80 of 100 requests in this step",
+        "iris: nothing is under way; new versions take over share by share (canary)",
+    ]
+    assert done.out.splitlines()[3].startswith(f"last: {version} went back")
+
+
+def test_a_rollout_is_steered_and_then_watched(serving: Any, server: FakeServer) -> None:
+    server.answers = OneAfterAnother({**answers_of(ENDED), ("POST", "/models/iris/rollout"): (200, IRIS)})
+    done = serving("rollout", "iris", "promote", "--watch", "--url", server.url, **SECRET)
+    assert (done.status, done.out.splitlines()[0]) == (0, "iris is promoted; active: 3 (onnx)")
+    assert done.out.splitlines()[1].startswith("iris: nothing is under way")
+
+
+def test_a_version_alone_is_nothing_to_do(serving: Any, server: FakeServer) -> None:
+    done = serving("rollout", "iris", "--version", "4", "--url", server.url)
+    assert done.status == 2
+    assert "goes with promote, rollback, hold or resume" in done.err
+
+
+def test_status_says_a_line_about_a_rollout(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    summary = RolloutSummary.of(ROLLOUT.model_copy(update={"is_stopped": True}))
+    assert summary is not None
+    entry = {**IRIS, "rollout": summary.model_dump(mode="json")}
+    server.answers["GET", "/models"] = 200, {"models": [entry], "sandbox": None}
+    assert serving("status", "--url", server.url).out.splitlines()[-2:] == [
+        "iris/4: canary, it answers 10% of the requests; wait: 80 of 100 requests in this step",
+        "iris: two rollouts in a row went back, so none begins until 'serving rollout iris resume'",
+    ]
+
+
+def test_a_terminal_shows_a_rollout_in_place(server: FakeServer, tmp_path: Path, environment: dict[str, str]) -> None:
+    server.answers = answers_of(ROLLOUT, ENDED)
+    leader, follower = pty.openpty()
+    terminal = {**environment, "TERM": "xterm-256color", "COLUMNS": "120"}
+    command = [*PYTHON, "rollout", "iris", "--watch", "--url", server.url]
+    subprocess.run(command, cwd=tmp_path, env=terminal, stdout=follower, check=True)
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert "step 2 of 3" in shown
+    assert "\x1b[1A" in shown, "goes up to write over it"
+    assert "nothing is under way" in shown
+
+
+def test_labels_are_shown_without_the_admin_token(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/iris/active"] = 200, {**IRIS, "labels": {"best": "3", "old": "1"}, "problem": "x"}
+    assert serving("label", "iris", "--url", server.url).out == "iris: labels: best = 3, old = 1\niris: x\n"
+    wrong = serving("label", "iris", "best", "3", "--remove", "--url", server.url, **SECRET)
+    assert (wrong.status, "--remove goes with a label and no version" in wrong.err) == (2, True)
 
 
 def test_refresh_shows_the_models(serving: Any, server: FakeServer) -> None:

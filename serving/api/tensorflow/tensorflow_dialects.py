@@ -14,7 +14,7 @@ from serving.api.tensorflow import tensorflow_refusals
 from serving.api.tensorflow.rows_body import RowsRequest, parse_examples, parse_predict, rows_for
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Method, ModelKind, Signature
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked
 from serving.plane.prediction import Answer, PredictRequest
 from serving.rows.batch import Prediction
 
@@ -32,7 +32,7 @@ class _Dialect:
     def check_head(self, headers: Headers) -> None:
         """Allow any content type: all bodies are JSON, and curl by itself names a form."""
 
-    def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
+    def target(self, params: Mapping[str, str]) -> tuple[str | None, Asked]:
         """Return the model, and the version by its name or a label."""
         return params.get("model"), tensorflow_refusals.version_of(params)
 

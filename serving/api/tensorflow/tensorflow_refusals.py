@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serving.api.dialect import Refusal
 from serving.api.problems import line_of
-from serving.plane.active_reference import Role
+from serving.plane.active_reference import Asked, Label, Role
 
 STABLE = "stable"
 PREVIOUS = "previous"
@@ -25,9 +25,12 @@ def refuse(refusal: Refusal) -> Response:
     return Response(body, status, dict(refusal.headers), "application/json")
 
 
-def version_of(params: Mapping[str, str]) -> str | Role | None:
-    """Return the version in the parameters of a path, by name or by label; None for the active one."""
+def version_of(params: Mapping[str, str]) -> Asked:
+    """Return the version in the parameters of a path, by name or by label; None for the active one.
+
+    A label that no operator has set is a part of the reference, or else the name of a version.
+    """
     label = params.get("label")
     if label is None:
         return params.get("version")
-    return {STABLE: None, PREVIOUS: Role.PREVIOUS}.get(label, label)
+    return Label(label, {STABLE: Role.ACTIVE, PREVIOUS: Role.PREVIOUS}.get(label, label))

@@ -24,6 +24,7 @@ from serving.host.gates.integrity_gate import IntegrityGate
 from serving.host.gates.load_gate import LoadGate
 from serving.host.gates.provenance_gate import ProvenanceGate
 from serving.host.gates.published_gate import PublishedGate
+from serving.host.gates.replay_gate import ReplayGate
 from serving.host.gates.warm_up_gate import WarmUpGate
 from serving.host.loading import library_versions
 from serving.host.model import LoadedModel, add_skew, describe_exception
@@ -41,6 +42,7 @@ GATES: tuple[Gate, ...] = (
     FiniteGate(),
     BudgetGate(),
     BatchingGate(),
+    ReplayGate(),
     CompileGate(),
     WarmUpGate(),
 )

@@ -28,6 +28,7 @@ from serving.domain.mlmodel import (
     rows_of_example,
 )
 from serving.domain.provenance import Provenance
+from serving.domain.recent_rows import RecentRows
 from serving.domain.report import GateName, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.host.find_needs import find_needs
@@ -35,6 +36,7 @@ from serving.host.model import LoadedModel
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
 from serving.wire.evaluation import EvaluationRequest, NeedsFound
+from serving.wire.recent_rows_document import decode_recent_rows
 
 GateOutcome = tuple[Verdict, str]
 
@@ -70,6 +72,8 @@ class GateContext:
     - `why_unwatched`: why `watch` was not called.
     - `skew`: the versions of scikit-learn in training and here, after a warning of the gate `environment`.
     - `why_one_by_one`: why rows of several requests must not be answered together, where that is so.
+    - `recent_rows`: rows that the active version has answered, until the gate `replay` takes them: see
+      `serving.wire.recent_rows_document`.
     - `takes_example`: the model refuses made-up rows, but takes the rows of MLflow's input example.
     """
 
@@ -88,6 +92,7 @@ class GateContext:
     skew: str | None = None
     why_one_by_one: str | None = None
     takes_example: bool = False
+    recent_rows: str | None = None
 
     def note_read(self, vouched: str | None) -> None:
         """Note that the file was read. `vouched` says which trust this needed; None for no trust, and then watch."""
@@ -137,6 +142,11 @@ class GateContext:
             (raw for name in EXAMPLE_NAMES if (raw := self.read_file(name, MAX_MLMODEL_BYTES)) is not None), b"[]"
         )
         return rows_of_example(raw)
+
+    def take_recent_rows(self) -> RecentRows | None:
+        """Return the recent rows, once: this process keeps none of them."""
+        document, self.recent_rows = self.recent_rows, None
+        return None if document is None else decode_recent_rows(document)
 
     def pick_rows(self, count: int) -> Batch:
         """Return `count` rows to try the model with: golden rows or the example's, repeated, or else made-up rows."""

@@ -6,7 +6,7 @@ from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import (
     MAX_SIGNATURE_BYTES,
     SIGNATURE_NAME,
-    is_replay,
+    is_reissue,
     parse_public_key,
     provenance_of,
 )
@@ -45,10 +45,10 @@ class ProvenanceGate:
             return Verdict.WARNED, f"signed by {names}, which is not in security.trusted_keys"
         context.provenance = own = provenance_of(manifest, by)
         active = context.request.active_provenance
-        if active is not None and is_replay(own, active):
+        if active is not None and is_reissue(own, active):
             other = f"version {active.version}, made at {active.created_at:{_TIME}}"
             raise GateRefused(
-                f"a replay: made at {own.created_at:{_TIME}}, it would take over from {other}; publish it anew"
+                f"a reissue: made at {own.created_at:{_TIME}}, it would take over from {other}; publish it anew"
             )
         return Verdict.PASSED, f"signed by {by.fingerprint}, a trusted key; made at {own.created_at:{_TIME}}"
 

@@ -141,3 +141,17 @@ class Describes(Constant):
 
     def predict(self, X: Any) -> Any:
         return [{"sum": float(np.sum(row)), "day": datetime.date(2026, 11, 20), "note": None} for row in np.asarray(X)]
+
+
+class Picky(Constant):
+    """Refuses rows whose first value is exactly 13; fails, or answers NaN, where that is asked for."""
+
+    def __init__(self, value: float = 0.0, how: str = "refuse") -> None:
+        super().__init__(value)
+        self.how = how
+
+    def predict(self, X: Any) -> Any:
+        unlucky = np.asarray(X)[:, 0] == 13.0
+        if unlucky.any() and self.how == "refuse":
+            raise ValueError(f"no row with {np.asarray(X)[unlucky][0, 0]}")
+        return np.where(unlucky, np.nan, super().predict(X))

@@ -14,11 +14,13 @@ from fastapi import FastAPI
 from serving.api import problems
 from serving.api.problems import KINDS
 from serving.domain.errors import ModelFailed
+from serving.plane.active_reference import ActiveReference
 from tests.fakes import (
     TOKEN,
     FakeEngine,
     call,
     make_app,
+    make_model_reference,
     make_model_status,
     make_reference,
     make_refused_status,
@@ -69,7 +71,8 @@ def app_for(situation: str) -> FastAPI:
     if situation == "overloaded":
         servable.lease()
         return make_app(make_reference(iris=servable), server={"max_queue": 1})
-    return make_app(make_reference(iris=servable))
+    labelled = ActiveReference({"iris": make_model_reference(servable, champion=servable, next=None)})
+    return make_app(labelled, make_status(make_model_status(champion="3", next="4")))
 
 
 def matches(expected: Any, found: Any) -> bool:

@@ -21,6 +21,7 @@ SUMMARY = {
     },
     "target": {"version": "4", "state": "VALIDATING"},
     "pinned": None,
+    "labels": {},
     "unloaded": False,
     "problem": None,
     "last_failure": {"version": "2", "gate": "golden", "reason": "row 3: expected 1, got 2", "at": NOON},
@@ -138,6 +139,16 @@ def test_a_rollout_is_told_with_its_counts_and_its_curve() -> None:
     assert answer == make_rollout_status().model_dump(mode="json")
     assert answer["running"]["new"] == {"answers": 130, "bad": 2}
     assert call(app, "GET", "/models/iris").json()["rollout"] == answer
+    (listed,) = call(app, "GET", "/models").json()["models"]
+    assert listed["rollout"] == {
+        "version": "4",
+        "phase": "canary",
+        "share": 10.0,
+        "is_held": False,
+        "is_stopped": False,
+        "verdict": "wait",
+        "reason": "80 of 100 requests in this step",
+    }
 
 
 def test_without_a_rollout_the_settings_say_how_versions_take_over() -> None:

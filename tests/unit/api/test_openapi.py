@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from serving.api.predict_docs import ANSWERS, REQUESTS
-from tests.fakes import ADMIN, call, make_app, make_reference, make_servable
+from serving.plane.active_reference import ActiveReference
+from tests.fakes import ADMIN, call, make_app, make_model_reference, make_servable
 
 DOCUMENT = make_app().openapi()
 OPERATIONS = [
@@ -37,6 +38,7 @@ def test_every_route_is_documented() -> None:
     expected = {
         "post /models/{model}/predict",
         "post /models/{model}/versions/{version}/predict",
+        "post /models/{model}/labels/{label}/predict",
         "post /predict",
         "get /models",
         "get /models/active",
@@ -48,6 +50,8 @@ def test_every_route_is_documented() -> None:
         "post /models/{model}/rollout",
         "post /models/{model}/pin",
         "delete /models/{model}/pin",
+        "put /models/{model}/labels/{label}",
+        "delete /models/{model}/labels/{label}",
         "post /models/{model}/rollback",
         "post /models/{model}/versions/{version}/release",
         "post /refresh",
@@ -90,7 +94,7 @@ def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, op
     assert parameters == set(re.findall(r"{(\w+)}", path))
     assert "200" in responses_of(operation)
     is_admin = (
-        method == "delete"
+        method in ("put", "delete")
         or path.endswith(("/pin", "/rollback", "/release", "/refresh", "/accept-state-loss"))
         or "/repository/" in path
         or (method, path) == ("post", "/models/{model}/rollout")
@@ -112,7 +116,8 @@ def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, op
 def test_every_documented_call_is_answered_as_documented(method: str, path: str, operation: dict[str, Any]) -> None:
     if path.endswith(ELSEWHERE):
         return
-    app = make_app(make_reference(iris=make_servable("iris", "2")))
+    servable = make_servable("iris", "2")
+    app = make_app(ActiveReference({"iris": make_model_reference(servable, stable=servable)}))
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     bodies = {name: one["value"] for name, one in content.get("examples", {}).items()}
     if "example" in content:

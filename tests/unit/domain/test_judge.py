@@ -286,6 +286,11 @@ def test_without_a_choice_nothing_is_compared(share: float) -> None:
     assert not evidence.is_good
 
 
+def test_evidence_without_end_is_a_number() -> None:
+    evidence = Evidence(BOUNDS).add(0.1, Outcomes(10**6, 10**6), Outcomes())
+    assert 1e300 < evidence.e_value < float("inf")
+
+
 def test_a_tolerance_beyond_all_alternatives_proves_nothing() -> None:
     evidence = Evidence(JudgeBounds(tolerance=100.0)).add(0.5, Outcomes(1000, 900), Outcomes(1000, 0))
     assert not evidence.is_worse

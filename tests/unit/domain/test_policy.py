@@ -49,6 +49,10 @@ def loaded(version: str, digest: str | None = None, *, quarantined: bool = False
     return LoadedVersion(version, digest or f"d{version}", quarantined, lost)
 
 
+def labelled(version: str, *, quarantined: bool = False) -> LoadedVersion:
+    return replace(loaded(version, quarantined=quarantined), is_labelled=True)
+
+
 def running(version: str, state: State = State.LOADING, content: int = 0) -> RunningCandidate:
     return RunningCandidate(version, stamp(version, content), state)
 
@@ -361,6 +365,96 @@ CASES = {
         Observed(active=loaded("2", "new"), standbys=(loaded("2", "old"),)),
         Retire(loaded("2", "old")),
     ),
+    "a version with a label is loaded when the active version is": (
+        Desired((want("3"), fresh("1")), labelled=(fresh("1"),)),
+        Observed(active=loaded("3")),
+        Stage(fresh("1")),
+    ),
+    "a staged version with a label is evaluated": (
+        Desired((want("3"),), labelled=(kept("1"),)),
+        Observed(active=loaded("3")),
+        Evaluate(kept("1")),
+    ),
+    "what is to be active is loaded before a version with a label": (
+        Desired((fresh("4"), want("3"), fresh("1")), labelled=(fresh("1"),)),
+        Observed(active=loaded("3")),
+        Stage(fresh("4")),
+    ),
+    "a candidate for a label makes way for what is to be active": (
+        Desired((fresh("4"), want("3"), fresh("1")), labelled=(fresh("1"),)),
+        Observed(active=loaded("3"), running=running("1")),
+        Cancel("what is to be active is loaded first"),
+    ),
+    "one that is almost loaded does not": (
+        Desired((fresh("4"), want("3"), fresh("1")), labelled=(fresh("1"),)),
+        Observed(active=loaded("3"), running=running("1", State.WARMING)),
+        None,
+    ),
+    "a candidate for a label goes on beside the active version": (
+        Desired((want("3"), fresh("1")), labelled=(fresh("1"),)),
+        Observed(active=loaded("3"), running=running("1")),
+        None,
+    ),
+    "a candidate for a label goes on beside a pinned version": (
+        Desired((want("3"), fresh("1")), pin="3", labelled=(fresh("1"),)),
+        Observed(active=loaded("3"), running=running("1")),
+        None,
+    ),
+    "a candidate whose label is gone is cancelled": (
+        Desired((want("3"), fresh("1"))),
+        Observed(active=loaded("3"), running=running("1")),
+        Cancel("version '3' is active instead"),
+    ),
+    "one from the cache, too": (
+        Desired((want("3"),)),
+        Observed(active=loaded("3"), running=RunningCandidate("1", (), State.LOADING)),
+        Cancel("no label names it any more"),
+    ),
+    "a candidate for a label that was put in quarantine is cancelled": (
+        Desired((want("3"),), labelled=(kept("1", is_excluded=True),)),
+        Observed(active=loaded("3"), running=RunningCandidate("1", (), State.LOADING)),
+        Cancel("it may not be activated any more"),
+    ),
+    "a version with a label is not activated for that": (
+        Desired((want("3"), want("2")), pin="2", labelled=(want("3"),)),
+        Observed(active=loaded("2"), standbys=(labelled("3"),)),
+        None,
+    ),
+    "a version with a label that is excluded is not loaded": (
+        Desired((want("3"), want("1", is_excluded=True)), labelled=(want("1", is_excluded=True),)),
+        Observed(active=loaded("3")),
+        None,
+    ),
+    "one that has failed waits, and the next one is loaded": (
+        Desired((want("3"),), labelled=(want("1", not_before=101.0, has_failed=True), fresh("2"))),
+        Observed(active=loaded("3")),
+        Stage(fresh("2")),
+    ),
+    "a standby with a label stays, whatever is kept warm": (
+        Desired((want("3"),), labelled=(want("1"),)),
+        Observed(active=loaded("3"), standbys=(labelled("1"),), keep_warm=0),
+        None,
+    ),
+    "a standby with a label is not one of those kept warm": (
+        Desired((want("4"),)),
+        Observed(active=loaded("4"), standbys=(labelled("1"), loaded("3"), loaded("2"))),
+        Retire(loaded("2")),
+    ),
+    "a standby in quarantine is retired, whatever its label": (
+        Desired((want("2"), want("1", is_excluded=True))),
+        Observed(active=loaded("2"), standbys=(labelled("1", quarantined=True),)),
+        Retire(labelled("1", quarantined=True)),
+    ),
+    "a model that is unloaded keeps no version for its label": (
+        Desired((want("2"),), is_unloaded=True, labelled=(want("1"),)),
+        Observed(standbys=(labelled("1"),)),
+        Retire(labelled("1")),
+    ),
+    "and loads none": (
+        Desired((want("2"),), is_unloaded=True, labelled=(want("1"),)),
+        Observed(),
+        None,
+    ),
     "a released version comes back": (
         Desired((want("2"), want("1"))),
         Observed(active=loaded("1")),
@@ -374,6 +468,10 @@ def test_policy(name: str) -> None:
     """Each case is a sentence and its three values."""
     desired, observed, expected = CASES[name]
     assert choose_action(desired, observed, NOW) == expected
+
+
+def test_waiting_ends_when_a_version_with_a_label_may_be_tried_again() -> None:
+    assert find_wake_time(Desired((), labelled=(fresh("1", not_before=103.0),)), NOW) == 103.0
 
 
 def test_waiting_ends_at_the_first_moment_that_changes_anything() -> None:

@@ -17,7 +17,7 @@ from serving.domain.provenance import (
     PublicKey,
     bytes_to_sign,
     find_rival,
-    is_replay,
+    is_reissue,
     parse_public_key,
     parse_signatures,
     provenance_of,
@@ -125,10 +125,10 @@ def test_a_way_back_and_a_key_nobody_trusts_any_more_hold_nothing_up() -> None:
     assert find_rival(last, "3", []) is None
 
 
-def test_a_replay_was_made_before_what_it_would_take_over_from() -> None:
+def test_a_reissue_was_made_before_what_it_would_take_over_from() -> None:
     older, newer = (provenance_of(manifest(f"2026-11-{day}T08:00:00Z"), KEY) for day in (20, 21))
-    assert is_replay(older, newer)
-    assert not is_replay(newer, older)
-    assert not is_replay(older, older), "the same version again, after a restart"
-    assert not is_replay(None, newer)
-    assert not is_replay(older, None)
+    assert is_reissue(older, newer)
+    assert not is_reissue(newer, older)
+    assert not is_reissue(older, older), "the same version again, after a restart"
+    assert not is_reissue(None, newer)
+    assert not is_reissue(older, None)

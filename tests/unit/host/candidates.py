@@ -87,7 +87,7 @@ class Candidate:
             results.append(result)
 
         compiler = start_compiler(request, sandbox, lambda: None)
-        context = GateContext(request, sandbox, compiler)
+        context = GateContext(request, sandbox, compiler, recent_rows=request.recent_rows)
         findings, model, graphs = run_gates(context, lambda gate: events.append(f"{gate} started"), finish)
         if compiler is not None:
             compiler.dismiss()

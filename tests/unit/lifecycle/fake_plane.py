@@ -17,6 +17,8 @@ from serving.domain.plan import (
     Route,
     Unload,
 )
+from serving.domain.recent_rows import RecentRows
+from serving.domain.spread import Spread
 from serving.domain.version import VersionId
 from serving.hosting.host_process import HostProcess
 
@@ -28,6 +30,9 @@ class FakePlane:
         self.loaded: set[VersionId] = set()
         self.unloaded: list[VersionId] = []
         self.outages: list[ReportOutage] = []
+        self.sampled: list[VersionId] = []
+        self.recent: RecentRows | None = None
+        self.spread: dict[str, Spread] = {}
         self.plan = Plan()
         self.failure: str | None = None
         self.lack: str | None = None
@@ -66,6 +71,15 @@ class FakePlane:
         self.loaded.remove(command.key)
         self.unloaded.append(command.key)
         return Draining(command.key, 0)
+
+    def sample(self, key: VersionId) -> RecentRows | None:
+        """Return the `recent` rows."""
+        self.sampled.append(key)
+        return self.recent
+
+    def spreads(self, model: str) -> dict[str, Spread]:
+        """Return what a test has said."""
+        return self.spread
 
     def report_outage(self, command: ReportOutage) -> None:
         """Remember what those who wait are told."""

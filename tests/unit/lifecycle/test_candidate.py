@@ -10,16 +10,19 @@ import pytest
 
 from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.plan import Compiled, Hosted
+from serving.domain.recent_rows import AnsweredRows, RecentRows
 from serving.domain.report import CandidateReport, Evaluation
+from serving.domain.version import VersionId
 from serving.hosting import environment_hosts
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle import candidate as candidate_module
 from serving.lifecycle.candidate import Candidate, CandidateFailed, CandidateReady, CandidateRunner, Outcome
 from serving.lifecycle.evaluation_request import Comparison
-from serving.settings import Settings
+from serving.settings import ReplaySettings, Settings
 from serving.wire.evaluation import EvaluationRequest
+from serving.wire.recent_rows_document import decode_recent_rows
 from tests.unit.domain.test_plan import BOUNDS
-from tests.unit.lifecycle.control import artifact, passed
+from tests.unit.lifecycle.control import artifact, identity, passed
 from tests.unit.lifecycle.fake_plane import FakePlane
 
 
@@ -173,3 +176,43 @@ def test_what_is_kept_of_a_loaded_form_has_no_graphs(monkeypatch: pytest.MonkeyP
     assert isinstance(outcome, CandidateReady)
     assert isinstance(outcome.placement, Compiled)
     assert outcome.placement.graphs == ()
+
+
+# --- recent rows ------------------------------------------------------------------------------------------------------
+
+
+def evaluate_against(
+    replayed: VersionId | None, monkeypatch: pytest.MonkeyPatch, **replay: Any
+) -> tuple[str | None, list[VersionId]]:
+    """Evaluate version 2 while the plane has a recent row; return what its host gets, and what the plane was asked."""
+    requests: list[EvaluationRequest] = []
+    plane = FakePlane()
+    plane.recent = RecentRows("1", (AnsweredRows([[1.0]], {"predict": [2.0]}),))
+
+    def answer(_: Any, request: EvaluationRequest, *__: Any, **___: Any) -> Evaluation:
+        requests.append(request)
+        return Evaluation(passed())
+
+    monkeypatch.setattr(environment_hosts, "evaluate_candidate", answer)
+    zygote: Any = SimpleNamespace(spawn=lambda *_: Host())
+    hosts = EnvironmentHosts({}, Path("scratch"))
+    hosts.own = zygote
+    cache: Any = SimpleNamespace(find=lambda *_: None, keep=lambda _, evaluation: evaluation)
+    settings = Settings().model_copy(update={"replay": ReplaySettings(**replay)})
+    nothing: Any = lambda _: None  # noqa: E731
+    verified: Any = SimpleNamespace(verify=lambda *_: None)
+    runner = CandidateRunner(hosts, verified, cache, settings, plane)
+    runner.evaluate(Candidate("m", "2"), artifact("2"), Comparison(replayed=replayed), "m/2", nothing, nothing)
+    return requests[0].recent_rows, plane.sampled
+
+
+def test_a_candidate_gets_the_recent_rows_of_the_active_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    document, sampled = evaluate_against(identity("1"), monkeypatch)
+    assert document is not None
+    assert decode_recent_rows(document) == RecentRows("1", (AnsweredRows([[1.0]], {"predict": [2.0]}),))
+    assert sampled == [identity("1")]
+
+
+def test_nothing_is_replayed_where_nothing_is_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate_against(None, monkeypatch) == (None, [])
+    assert evaluate_against(identity("1"), monkeypatch, rows=0) == (None, [])

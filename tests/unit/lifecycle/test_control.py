@@ -20,6 +20,7 @@ from serving.lifecycle.candidate import (
     CopyDamaged,
     CopyLost,
 )
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.records import ModelRecord
 from tests.unit.lifecycle.control import QUIET_SECONDS, Control, Work, artifact, entry, identity, refused
 
@@ -396,3 +397,69 @@ def test_what_goes_wrong_with_one_model_leaves_the_turn_whole(control: Control) 
 def _with_active(control: Control) -> object:
     control.model.active = control.record("1")
     return control.model
+
+
+# --- recent rows ------------------------------------------------------------------------------------------------------
+
+
+def replayed(control: Control) -> str | None:
+    """Return the version whose recent rows the candidate under evaluation answers."""
+    call = control.threads.waiting[0].call
+    comparison = next(
+        cell.cell_contents for cell in call.__closure__ or () if isinstance(cell.cell_contents, Comparison)
+    )
+    return None if comparison.replayed is None else comparison.replayed.version
+
+
+def test_a_newer_version_answers_the_recent_rows_of_the_active_one(control: Control) -> None:
+    control.drop("2")
+    control.stage("2")
+    assert replayed(control) is None, "nothing is active"
+    control.pass_gates("2")
+    control.drop("3", "2")
+    control.stage("3")
+    assert replayed(control) == "2"
+
+
+def test_an_older_version_and_a_pinned_one_were_chosen_by_an_operator(control: Control) -> None:
+    control.drop("2", "1")
+    control.serve("2")
+    control.history.decisions.pin("m", "1")
+    control.mark()
+    control.stage("1")
+    assert replayed(control) is None, "older"
+    control.pass_gates("1")
+    control.history.decisions.pin("m", "3")
+    control.drop("3", "2", "1")
+    control.stage("3")
+    assert replayed(control) is None, "pinned"
+
+
+def test_a_refusal_by_recent_rows_holds_against_the_active_version_only(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.stage("2")
+    control.refuse("2", "replay")
+    control.mark()
+    assert (control.work, control.active, control.state("2")) == ([], "1", State.REJECTED)
+    exclusion = control.table._exclusion
+    assert exclusion.is_refused(control.model, control.record("2"))
+    control.drop("3", "2", "1")
+    control.serve("3")
+    assert control.active == "3"
+    assert not exclusion.is_refused(control.model, control.record("2")), "it may be tried again"
+
+
+def test_a_pin_outweighs_a_refusal_by_recent_rows(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.stage("2")
+    control.refuse("2", "replay")
+    assert control.work == []
+    control.history.decisions.pin("m", "2")
+    control.mark()
+    assert control.work == ["evaluate 2"]
+    control.pass_gates("2")
+    assert control.active == "2"

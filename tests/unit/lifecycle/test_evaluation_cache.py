@@ -58,7 +58,7 @@ def test_a_contract_it_would_break_is_for_the_gate_to_judge(cache: Cache) -> Non
     assert evaluation_cache.find(artifact(), other, None) is None
 
 
-def test_a_replay_is_for_the_gate_to_judge(cache: Cache) -> None:
+def test_a_reissue_is_for_the_gate_to_judge(cache: Cache) -> None:
     def signed(day: int) -> Provenance:
         return Provenance(version="1", key="ed25519:abc...", created_at=datetime(2026, 11, day, tzinfo=UTC))
 

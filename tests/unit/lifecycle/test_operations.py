@@ -22,7 +22,9 @@ from serving.domain.decision import (
     RefreshStore,
     RefusalCause,
     ReleaseVersion,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     UnloadModel,
     UnpinModel,
 )
@@ -85,7 +87,8 @@ class Scene:
 
     def decisions(self) -> tuple[Any, ...]:
         decided = self.history.decisions
-        return {**decided.pins}, {*decided.unloaded}, {*decided.quarantine}, {*self.history.verdicts.refusals}
+        refusals = {*self.history.verdicts.refusals}
+        return {**decided.pins}, {*decided.unloaded}, {*decided.quarantine}, {**decided.labels}, refusals
 
     def entries(self) -> list[tuple[str | None, str, str, str | None]]:
         """Return what the history says, oldest first."""
@@ -122,6 +125,8 @@ ABOUT_A_MODEL: tuple[Decision, ...] = (
     ReleaseVersion("x", "1"),
     UnloadModel("x"),
     LoadModel("x"),
+    SetLabel("x", "best", "1"),
+    RemoveLabel("x", "best"),
 )
 
 
@@ -194,6 +199,13 @@ def test_a_pin_of_what_may_not_answer_is_refused(scene: Scene) -> None:
     assert scene.refuse(PinVersion("m", "1")) == DecisionRefused(RefusalCause.NOT_POSSIBLE, reason)
     reason = "version '2' cannot be pinned: golden: row 3 differs; " + advice.format(2)
     assert scene.refuse(PinVersion("m", "2")) == DecisionRefused(RefusalCause.NOT_POSSIBLE, reason)
+
+
+def test_a_version_that_recent_rows_speak_against_can_be_pinned(scene: Scene) -> None:
+    result = GateResult(gate="replay", verdict=Verdict.REFUSED, evidence="3 of 1000 recent rows are not answered")
+    scene.history.verdicts.note_refusal(scene.listed.id, CandidateReport(gates=(result,)), None)
+    assert scene.decide(PinVersion("m", "1")) is None
+    assert scene.exclusion.why_excluded(scene.model, scene.listed) is None
 
 
 def test_a_pin_of_a_version_whose_copy_is_lost_is_refused(scene: Scene) -> None:
@@ -273,7 +285,43 @@ def test_while_decisions_are_lost_only_a_loaded_version_is_one_to_go_back_to(sce
     scene.history.decisions.held, scene.model.standbys = "lost", []
     assert "no other valid version" in scene.refuse(RollBackModel("m")).reason
     scene.model.standbys = [scene.standby]
+    assert "no other valid version" in scene.refuse(RollBackModel("m")).reason  # it is loaded for a label only
+    scene.standby.was_active = True
     assert scene.decide(RollBackModel("m")) is None
+
+
+def test_a_label_is_decided_once_and_moves(scene: Scene) -> None:
+    for version in ("2", "2", "1"):
+        assert scene.decide(SetLabel("m", "best", version)) is None
+    assert scene.history.decisions.labels == {("m", "best"): "1"}
+    assert scene.entries() == [
+        ("2", "label", ACTOR, "label 'best'"),
+        ("1", "label", ACTOR, "label 'best', which named version '2'"),
+    ]
+    assert scene.advanced == ["m"] * 3
+
+
+def test_a_label_is_removed_once_with_what_it_answered_with(scene: Scene) -> None:
+    assert scene.decide(SetLabel("m", "best", "2")) is None
+    scene.history.served.note_labels("m", [("best", scene.standby.id)])
+    for _ in range(2):
+        assert scene.decide(RemoveLabel("m", "best")) is None
+    assert (scene.history.decisions.labels, scene.history.served.labelled) == ({}, {"m": {}})
+    assert scene.entries()[1:] == [("2", "unlabel", ACTOR, "label 'best'")]
+
+
+def test_what_cannot_be_labelled_says_why(scene: Scene) -> None:
+    unknown = scene.refuse(SetLabel("m", "best", "9"))
+    assert (unknown.cause, unknown.reason) == (RefusalCause.UNKNOWN_VERSION, "'m' has no version '9' (it has 3, 2, 1)")
+    assert "no label can be called that" in scene.refuse(SetLabel("m", "predict", "1")).reason
+    scene.refuse_bytes(scene.listed)
+    refused = scene.refuse(SetLabel("m", "best", "1"))
+    assert (refused.cause, "cannot be labelled: golden: row 3 differs" in refused.reason) == (
+        RefusalCause.NOT_POSSIBLE,
+        True,
+    )
+    scene.history.decisions.quarantine_version(scene.standby.id)
+    assert "in quarantine" in scene.refuse(SetLabel("m", "best", "2")).reason
 
 
 def test_a_release_lifts_the_quarantine_and_forgets_the_verdict(scene: Scene) -> None:

@@ -8,8 +8,19 @@ from collections.abc import Iterator
 import pytest
 
 from serving.domain.plan import Commit, Drained, Draining, Loaded, LoadFailed, Unload
+from serving.domain.recent_rows import AnsweredRows, RecentRows
+from serving.domain.spread import OutputSpread, Spread
+from serving.wire.recent_rows_document import encode_recent_rows
 from serving.wire.worker_channel import Received
-from serving.wire.worker_messages import Accept, LoadOrder, PlanPrepared, PrepareOrder
+from serving.wire.worker_messages import (
+    Accept,
+    LoadOrder,
+    PlanPrepared,
+    PrepareOrder,
+    ReadRecentRows,
+    RecentRowsRead,
+    SpreadsRead,
+)
 from tests.e2e.harness import until
 from tests.unit.supervisor.fake_workers import Running, Service, key_of, load_of, prepare_of, service
 
@@ -231,3 +242,33 @@ def test_a_dead_worker_has_drained_everything(planes: Service) -> None:
     dead.die()
     planes.planes.remove(dead.link)
     assert planes.facts == [Drained(key_of(1))]
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def recent_rows(first: int, count: int) -> RecentRows:
+    rows = [[number] for number in range(first, first + count)]
+    return RecentRows("1", (AnsweredRows(rows, {"predict": [0] * count}),))
+
+
+def test_recent_rows_of_all_workers_are_put_together_and_one_that_hangs_is_not_missed() -> None:
+    with service(seconds=0.5) as planes:
+        for index in range(2):
+            document = encode_recent_rows(recent_rows(1000 * index, 800))
+            planes.join(index, ReadRecentRows=lambda _, document=document: RecentRowsRead(document))
+        planes.join(2, ReadRecentRows=lambda _: RecentRowsRead(None))
+        hung = planes.join(3, ReadRecentRows=nothing)
+        found = planes.planes.sample(key_of(1))
+        assert found is not None
+        rows = [row[0] for piece in found.pieces for row in piece.rows]
+        assert [sum(row // 1000 == index for row in rows) for index in range(2)] == [500, 500]
+        assert hung.of(ReadRecentRows) == [ReadRecentRows(key_of(1))]
+        assert planes.replaced == {}
+
+
+def test_spreads_of_all_workers_are_put_together(planes: Service) -> None:
+    one = Spread(2, (OutputSpread("predict", (1.0, 2.0)),))
+    planes.join(0, ReadSpreads=lambda _: SpreadsRead({"1": one}))
+    planes.join(1, ReadSpreads=lambda _: SpreadsRead({"1": one, "2": one}))
+    assert planes.planes.spreads("m") == {"1": Spread(4, (OutputSpread("predict", (1.0, 2.0, 1.0, 2.0)),)), "2": one}

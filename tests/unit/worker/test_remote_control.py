@@ -18,6 +18,7 @@ import pytest
 from serving.domain.plan import Draining, Load, Loaded, Route, Unload
 from serving.plane.active_reference import ActiveReference, ModelReference, read
 from serving.plane.fair_turns import make_turns
+from serving.settings import ReplaySettings
 from serving.telemetry.metrics import Metrics
 from serving.wire.shared_words import make_words, map_words
 from serving.wire.worker_channel import Received, WorkerChannel
@@ -37,7 +38,7 @@ class SlowPlane:
     may_load: threading.Event
     done: list[str]
 
-    def __init__(self, *_: Any, takes_over: bool) -> None:
+    def __init__(self, *_: Any, takes_over: bool, replay: ReplaySettings) -> None:
         assert not takes_over
         type(self).may_load, type(self).done = threading.Event(), []
 
@@ -120,6 +121,7 @@ UNABLE = """
 import asyncio, socket, types
 from serving.domain.plan import Plan, Route
 from serving.plane.fair_turns import make_turns
+from serving.settings import ReplaySettings
 from serving.telemetry.metrics import Metrics
 from serving.wire.shared_words import make_words, map_words
 from serving.wire.worker_channel import WorkerChannel

@@ -185,7 +185,7 @@ def test_a_publisher_is_warned_if_the_server_does_not_trust_the_key(made: Candid
     assert evidence.endswith(f"by {public_key_of(THEIRS).fingerprint}, which is not in security.trusted_keys")
 
 
-# --- replays ----------------------------------------------------------------------------------------------------------
+# --- reissues ---------------------------------------------------------------------------------------------------------
 
 
 def make_active_provenance(day: int) -> Provenance:
@@ -196,11 +196,11 @@ def make_active_provenance(day: int) -> Provenance:
 def test_an_older_signed_version_does_not_replace_a_newer_one(made: Candidate, trust: str) -> None:
     sign(made, OURS)
     assert refusal(made, trust, active_provenance=make_active_provenance(21)) == (
-        "a replay: made at 2026-11-20T08:00:00Z, it would take over from version 0, made at 2026-11-21T08:00:00Z; "
+        "a reissue: made at 2026-11-20T08:00:00Z, it would take over from version 0, made at 2026-11-21T08:00:00Z; "
         "publish it anew"
     )
-    replayed = made.evaluate(trust=trust, trusted_keys=TRUSTED, active_provenance=make_active_provenance(21)).report
-    assert replayed.provenance is not None, "a replay has a provenance, by which other refusals differ from it"
+    reissued = made.evaluate(trust=trust, trusted_keys=TRUSTED, active_provenance=make_active_provenance(21)).report
+    assert reissued.provenance is not None, "a reissue has a provenance, by which other refusals differ from it"
 
 
 @pytest.mark.parametrize("day", [19, 20])
