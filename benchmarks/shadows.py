@@ -105,4 +105,5 @@ def _figures(form: str, found: Found) -> Iterator[Figure]:
     yield figure(f"{form}, {RATE:g} requests/s: copies compared", "%", 100 * found.idle_part)
     yield figure(f"{form}, busy: requests/s with a shadow / without", "x", ratios(found.busy, "per_second", ON, OFF))
     yield figure(f"{form}, busy: p50 with a shadow / without", "x", ratios(found.busy, "p50_ms", ON, OFF))
+    yield figure(f"{form}, busy: processor time with a shadow / without", "x", ratios(found.busy, "cpu_us", ON, OFF))
     yield figure(f"{form}, busy: copies compared", "%", 100 * found.busy_part)

@@ -37,6 +37,7 @@ from serving.lifecycle.proofs import digest_of_proving
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.rollouts import Rollouts
+from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.watcher import Watcher
 from serving.settings import Settings
@@ -95,7 +96,8 @@ class Service:
         activation = Activation(plane, journal, history.decisions, history.served, metrics)
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
         rollouts = Rollouts(
-            *(settings.rollout_of, activation, journal, history.decisions, history.rollouts, metrics), workers or 1
+            *(settings.rollout_of, activation, journal, history.decisions, history.rollouts, metrics),
+            *(ShiftWatch(plane, self._respawns, self._post), workers or 1),
         )
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),

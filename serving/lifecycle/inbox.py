@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from serving.domain.decision import Decision, DecisionOutcome
 from serving.domain.plan import Fact, ReplaceHost
+from serving.domain.rollout import Shift
 from serving.domain.state import State
 from serving.lifecycle.candidate import Outcome
 from serving.lifecycle.records import ModelRecord, VersionRecord
@@ -73,5 +74,14 @@ class HostBrought:
     outcome: Future[str | None]
 
 
-WorkMessage = CandidateProgressed | CandidateFinished | HostBrought
+@dataclass(frozen=True, slots=True)
+class AnswersCompared:
+    """How the answers of two versions differ, in the split of `model` with this number."""
+
+    model: str
+    number: int
+    shifts: tuple[Shift, ...]
+
+
+WorkMessage = CandidateProgressed | CandidateFinished | HostBrought | AnswersCompared
 Message = StoreChanged | StateRead | StopAnnounced | StopNow | PendingDecision | WorkMessage | Fact

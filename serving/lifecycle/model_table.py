@@ -38,7 +38,7 @@ from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
-from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
+from serving.lifecycle.inbox import AnswersCompared, CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
@@ -197,6 +197,8 @@ class ModelTable:
                 self._evaluations.finish(message)
             case HostBrought():
                 self._respawn.finish(message)
+            case AnswersCompared():
+                self.rollouts.note_shifts(self.models.get(message.model), message)
             case HostGone():
                 self._respawn.learn(message)
                 self._journal.dirty.add(message.key.model)

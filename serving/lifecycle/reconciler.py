@@ -25,6 +25,7 @@ from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import (
+    AnswersCompared,
     CandidateFinished,
     CandidateProgressed,
     HostBrought,
@@ -185,7 +186,9 @@ class Reconciler:
                 self._is_stop_announced = True
             case StopNow():
                 self._is_stopping = True
-            case CandidateProgressed() | CandidateFinished() | HostBrought() | Drained() | HostGone():
+            case (
+                CandidateProgressed() | CandidateFinished() | HostBrought() | AnswersCompared() | Drained() | HostGone()
+            ):
                 self._model_table.take(message)
             case _:
                 assert_never(message)

@@ -18,6 +18,7 @@ from serving.domain.rollout import (
     RolloutPhase,
     RunningRollout,
     ShadowReport,
+    Shift,
 )
 from serving.lifecycle.records import VersionRecord, now_utc
 from serving.settings import RolloutSettings
@@ -55,6 +56,8 @@ class RolloutRun:
     curve: list[CurvePoint] = field(default_factory=list)
     examples: tuple[BadExample, ...] = ()
     shadow: ShadowReport | None = None
+    shifts: tuple[Shift, ...] = ()
+    compare_at: float = 0.0
 
     @classmethod
     def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, places: int) -> RolloutRun:
@@ -159,6 +162,7 @@ class RolloutRun:
             old=old,
             curve=tuple(self.curve),
             shadow=self.shadow,
+            shifts=self.shifts,
             examples=self.examples,
         )
 

@@ -21,10 +21,12 @@ from serving.domain.state import State
 from serving.domain.status import Failure
 from serving.failpoints import reach
 from serving.lifecycle.activation import Activation
+from serving.lifecycle.inbox import AnswersCompared
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
 from serving.lifecycle.rollout_run import RolloutRun, SettingsOf
+from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
 
@@ -53,6 +55,7 @@ class Rollouts:
         decisions: StandingDecisions,
         remembered: RememberedRollouts,
         metrics: Metrics,
+        shift_watch: ShiftWatch,
         workers: int = 1,
     ) -> None:
         self.settings_of = settings_of
@@ -61,6 +64,7 @@ class Rollouts:
         self._decisions = decisions
         self._remembered = remembered
         self._metrics = metrics
+        self._shift_watch = shift_watch
         self._workers = workers
         self._next_look = math.inf
 
@@ -137,6 +141,7 @@ class Rollouts:
 
     def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
         before, report = run.judgement, run.shadow
+        self._shift_watch.look(model.name, run, now)
         has_news = run.take(self._metrics.read_split(model.name, run.number))
         if run.phase is RolloutPhase.SHADOW:
             run.shadow = self._metrics.read_shadow(model.name, run.number).to_report()
@@ -164,6 +169,12 @@ class Rollouts:
                 self._advance(model, run, judgement.reason)
             case RolloutVerdict.INCONCLUSIVE:
                 self._settle(model, run, judgement.reason)
+
+    def note_shifts(self, model: ModelRecord | None, message: AnswersCompared) -> None:
+        """Take in how the answers of both versions are spread."""
+        run = None if model is None else model.rollout
+        if run is not None and run.number == message.number:
+            run.shifts, run.has_news = message.shifts, True
 
     def _tell_verdict(self, model: ModelRecord, run: RolloutRun) -> None:
         write = log.warning if run.judgement.verdict is not RolloutVerdict.PROMOTE else log.info

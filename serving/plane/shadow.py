@@ -2,7 +2,7 @@
 
 A shadow never delays, fails or changes an answer. So nothing waits for it, and it has the quiet moments only: those in
 which this process answers nothing, and was asked nothing for a while. It has no thread of low priority, which would
-sleep with the interpreter lock while others have the core, and with it every request (decision 46). What it keeps is
+sleep with the interpreter lock while others have the core, and with it every request (decision 49). What it keeps is
 bounded: a copy for which there is no room, or no quiet moment in time, is dropped and counted.
 
 How long a new version takes is not judged here: it computes when nothing else does.
@@ -32,8 +32,7 @@ from serving.rows.conversion import INLINE_ROWS
 MOST_COPIES = 64  # of one model, and what they may take: bodies and answers
 MOST_BYTES = 4 << 20
 MOST_WAIT_SECONDS = 2.0
-QUIET_SECONDS = 0.001
-PAUSE_SECONDS = 0.004  # before the next look for a quiet moment
+QUIET_SECONDS = 0.002
 LOOK_SECONDS = 0.05  # until a copy that is computed hears that the shadow has ended
 NOT_FINITE = BadExample(status=200, detail="a number that is not finite where the active version gave one")
 
@@ -149,10 +148,11 @@ class _ShadowOfModel:
 
     async def _run(self) -> None:
         try:
-            asked = -1  # how many requests there were at the last quiet moment
+            asked = -1  # how many requests there were when the moment began that may be quiet
             while self.copies and self._is_wanted:
                 if asked != self._shadow.asked or self._shadow.under_way:
-                    asked = await self._wait_for_quiet()
+                    asked = self._shadow.asked
+                    await asyncio.sleep(QUIET_SECONDS)
                     self._drop_old_ones()
                     continue
                 _, nbytes, copy = self.copies.popleft()
@@ -167,15 +167,6 @@ class _ShadowOfModel:
             self.copies.clear()
             self._nbytes = 0
             self._shadow.forget(self.split)
-
-    async def _wait_for_quiet(self) -> int:
-        """Wait for a moment; return how many requests there have been, -1 if the moment was not quiet."""
-        shadow, before = self._shadow, self._shadow.asked
-        await asyncio.sleep(QUIET_SECONDS)
-        if shadow.asked == before and not shadow.under_way:
-            return before
-        await asyncio.sleep(PAUSE_SECONDS)
-        return -1
 
     def _drop_old_ones(self) -> None:
         oldest = self._loop.time() - MOST_WAIT_SECONDS

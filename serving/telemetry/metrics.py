@@ -12,6 +12,7 @@ from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.shadow_counts import ShadowCount
 from serving.telemetry.split_counts import SplitCount, SplitCounts
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
@@ -49,24 +50,7 @@ class Metrics:
             "serving_resync_duration_seconds", "Time one look at the store took."
         )
         self._state_errors = self._make_counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
-        self._rollouts = self._make_counter("serving_rollouts", "Rollouts that have ended.", ["model", "end"])
-        names = ["model", "version"]
-        self._rollout_share = self._make_gauge("serving_rollout_share", "Percent that a new version answers.", names)
-        self._rollout_evidence = self._make_gauge(
-            "serving_rollout_e_value", "Evidence that a new version is worse; 1 / alpha is enough.", names
-        )
-        self._rollout_answers = self._make_gauge("serving_rollout_answers", "Answers since a rollout began.", names)
-        self._rollout_bad = self._make_gauge("serving_rollout_bad_answers", "Those of them that went bad.", names)
-        self._shadow_dropped = self._make_gauge(
-            "serving_shadow_dropped", "Copies of requests that a shadow had no time or room for.", names
-        )
-        self._shadow_differences = self._make_gauge(
-            "serving_shadow_differences",
-            "How a shadow's answers differ: rows that do, mean and worst of numbers.",
-            [*names, "output", "measure"],
-        )
-        shown = (self._rollout_share, self._rollout_evidence, self._rollout_answers, self._rollout_bad)
-        self._rollout_gauges = (*shown, self._shadow_dropped, self._shadow_differences)
+        self._rollouts = RolloutGauges(self.registry)
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
         build.labels(service_version, platform.python_version()).set(1)
 
@@ -130,8 +114,8 @@ class Metrics:
         self._splits.forget(model)
         for metric in (self._swaps, self._last_swap, self._host_restarts, self._drain_seconds):
             metric.remove(model)
-        for labelled in (self._rejects, self._rollouts, *self._rollout_gauges):
-            labelled.remove_by_labels({"model": model})
+        self._rejects.remove_by_labels({"model": model})
+        self._rollouts.forget(model)
 
     def record_gate(self, gate: str, seconds: float) -> None:
         """Record how long one gate took, whatever its verdict."""
@@ -156,23 +140,11 @@ class Metrics:
 
     def record_rollout(self, model: str, rollout: RunningRollout) -> None:
         """Note how far a new version is, the evidence against it, and what has gone bad on both sides."""
-        self._rollout_share.labels(model, rollout.version).set(rollout.share)
-        self._rollout_evidence.labels(model, rollout.version).set(rollout.e_value)
-        for version, count in ((rollout.version, rollout.new), (rollout.against, rollout.old)):
-            self._rollout_answers.labels(model, version).set(count.answers)
-            self._rollout_bad.labels(model, version).set(count.bad)
-        if rollout.shadow is not None:
-            self._shadow_dropped.labels(model, rollout.version).set(rollout.shadow.dropped)
-            for one in rollout.shadow.differences:
-                for measure, value in (("differing", one.differing), ("mean", one.mean), ("worst", one.worst)):
-                    if value is not None:
-                        self._shadow_differences.labels(model, rollout.version, one.output, measure).set(value)
+        self._rollouts.show(model, rollout)
 
     def count_rollout(self, model: str, end: str) -> None:
         """Count a rollout that has ended; nothing is shown of its version any more."""
-        self._rollouts.labels(model, end).inc()
-        for gauge in self._rollout_gauges:
-            gauge.remove_by_labels({"model": model})
+        self._rollouts.end(model, end)
 
     def count_store_failure(self) -> None:
         """Count a listing of the store that failed."""
@@ -204,9 +176,6 @@ class Metrics:
 
     def _make_counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
-
-    def _make_gauge(self, name: str, documentation: str, labels: Iterable[str]) -> Gauge:
-        return Gauge(name, documentation, labels, registry=self.registry)
 
     def _make_histogram(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Histogram:
         return Histogram(name, documentation, labels, registry=self.registry, buckets=WORK_BOUNDS)

@@ -27,6 +27,7 @@ from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.rollouts import Rollouts
+from serving.lifecycle.shift_watch import ShiftWatch
 from serving.settings import RolloutSettings, Settings
 from serving.telemetry.metrics import Metrics
 from tests.fakes import NUMBERS
@@ -95,7 +96,10 @@ class Control:
         executor: Any = self.threads
         activation = Activation(self.plane, journal, decisions, served, metrics)
         respawn = Respawn(runner, journal, metrics, executor, self._post, self.plane, settings.candidate)
-        rollouts = Rollouts(lambda _: self.rollout, activation, journal, decisions, self.history.rollouts, metrics)
+        shifts = ShiftWatch(self.plane, executor, self._post)
+        rollouts = Rollouts(
+            lambda _: self.rollout, activation, journal, decisions, self.history.rollouts, metrics, shifts
+        )
         self.table = ModelTable(
             *(settings, self.history, journal, metrics, exclusion, activation, respawn, runner, executor, self._post),
             self.environments,

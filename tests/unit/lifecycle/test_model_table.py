@@ -39,7 +39,7 @@ class Scene:
         activation = cast("Any", SimpleNamespace(publish=lambda *_, **__: None))
         nothing = cast("Any", None)
         rollouts = Rollouts(
-            lambda _: RolloutSettings(), activation, journal, history.decisions, history.rollouts, metrics
+            lambda _: RolloutSettings(), activation, journal, history.decisions, history.rollouts, metrics, nothing
         )
         self.model_table = ModelTable(
             *(Settings(), history, journal, metrics, exclusion, activation, nothing, nothing, nothing, nothing),

@@ -22,7 +22,7 @@ from serving.plane.served_split import ServedSplit
 from serving.plane.shadow import NOT_FINITE, Shadow
 from serving.rows.batch import Prediction
 from tests.fakes import FakeEngine, make_servable, run
-from tests.unit.plane.host_stub import until
+from tests.unit.plane.host_stub import rows, until
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 SAME = AnswerPair(False, False, (OutputPair("predict", 0, 1, 0),))
@@ -195,7 +195,7 @@ def test_nothing_is_computed_while_one_request_comes_after_another(monkeypatch: 
 async def wait_rounds(scene: Scene, rounds: int = 5) -> None:
     """Let a shadow look for a quiet moment some times."""
     for _ in range(rounds):
-        await asyncio.sleep(2 * (shadows.QUIET_SECONDS + shadows.PAUSE_SECONDS))
+        await asyncio.sleep(2 * shadows.QUIET_SECONDS)
     assert scene.shadow._by_model
 
 
@@ -238,6 +238,29 @@ def test_copies_without_room_are_dropped_and_counted() -> None:
         assert len(scene.counts.pairs) == 1 + shadows.MOST_COPIES
 
     run(scenario())
+
+
+def test_a_copy_that_is_being_answered_takes_no_room_any_more() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        scene.engine.gate = asyncio.Event()
+        for _ in range(2):
+            scene.shadow.offer(scene.copy(nbytes=shadows.MOST_BYTES - 8))
+            await until(lambda: scene.engine.batches)
+        scene.engine.gate.set()
+        await scene.wait_until_ended()
+        assert (scene.counts.dropped, len(scene.counts.pairs)) == (0, 2)
+
+    run(scenario())
+
+
+def test_a_copy_that_waits_holds_no_rows_of_its_answer() -> None:
+    copy = Scene().copy()
+    assert copy.answer is not None
+    held = copy._replace(answer=copy.answer._replace(batch=rows(1.0))).without_views()
+    assert held.answer is not None
+    assert held.answer.batch is None
+    assert copy._replace(answer=None).without_views().answer is None
 
 
 def test_large_answers_take_room_too() -> None:

@@ -27,6 +27,7 @@ def test_labels_are_equal_or_not_whatever_their_type() -> None:
     for new, old, differing in (
         (np.array([0, 1, 2]), np.array([0, 2, 2]), 1),
         (np.array([1.0, 2.0]), np.array([1, 2]), 0),
+        (np.array([1.0, np.nan]), np.array([1.0, np.nan]), 0),
         (["a", "b", None], ["a", "c", None], 1),
         (np.array([1, 2]), ["1", "2"], 2),
         (np.array([True, False]), np.array([True, True]), 1),

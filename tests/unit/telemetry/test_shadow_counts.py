@@ -97,7 +97,9 @@ def test_workers_are_summed_dead_ones_included_and_of_the_worst_the_worst_counts
     workers[1].count_dropped("iris", 1, 1)
     before = summed.read_split("iris", 1), summed.read_shadow("iris", 1)
     summed.absorb(sheets[0])
-    for found, shadow in (before, (summed.read_split("iris", 1), summed.read_shadow("iris", 1))):
+    between = summed.read_split("iris", 1), summed.read_shadow("iris", 1)
+    summed.absorb(sheets[1])
+    for found, shadow in (before, between, (summed.read_split("iris", 1), summed.read_shadow("iris", 1))):
         assert found[:4] == (2, 0, 2, 0)
         assert shadow.to_report() == ShadowReport(
             pairs=2,
