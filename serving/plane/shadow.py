@@ -33,6 +33,7 @@ MOST_COPIES = 64  # of one model, and what they may take: bodies and answers
 MOST_BYTES = 4 << 20
 MOST_WAIT_SECONDS = 2.0
 QUIET_SECONDS = 0.002
+MOST_PAUSE_SECONDS = 0.02  # between two looks for a quiet moment, while there is none
 LOOK_SECONDS = 0.05  # until a copy that is computed hears that the shadow has ended
 NOT_FINITE = BadExample(status=200, detail="a number that is not finite where the active version gave one")
 
@@ -149,12 +150,16 @@ class _ShadowOfModel:
     async def _run(self) -> None:
         try:
             asked = -1  # how many requests there were when the moment began that may be quiet
+            pause = 0.0
             while self.copies and self._is_wanted:
                 if asked != self._shadow.asked or self._shadow.under_way:
+                    await asyncio.sleep(pause)
                     asked = self._shadow.asked
                     await asyncio.sleep(QUIET_SECONDS)
+                    pause = min(2 * pause + QUIET_SECONDS, MOST_PAUSE_SECONDS)
                     self._drop_old_ones()
                     continue
+                pause = 0.0
                 _, nbytes, copy = self.copies.popleft()
                 self._nbytes -= nbytes
                 await self._answer_while_wanted(copy)

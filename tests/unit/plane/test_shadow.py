@@ -196,7 +196,7 @@ def test_nothing_is_computed_while_one_request_comes_after_another(monkeypatch: 
 async def wait_rounds(scene: Scene, rounds: int = 5) -> None:
     """Let a shadow look for a quiet moment some times."""
     for _ in range(rounds):
-        await asyncio.sleep(2 * shadows.QUIET_SECONDS)
+        await asyncio.sleep(shadows.MOST_PAUSE_SECONDS + shadows.QUIET_SECONDS)
     assert scene.shadow._by_model
 
 
