@@ -194,7 +194,9 @@ class Predictor:
         if answer is None or not is_small(answer):
             return None
         written = call.write(answer, servable.signature)
-        _note(servable, answer, 0.0)
+        servable.wait -= answer.rows
+        if servable.wait < 0:
+            servable.sample(answer.method, answer.batch, answer.prediction)
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         if split is not None and self._shadow.has_room(split):
             key = None if split.header is None else headers.get(split.header)
@@ -355,5 +357,7 @@ def _make_example(refusal: Refusal, split: ServedSplit) -> BadExample:
 
 def _note(servable: Servable, answer: Answer, seconds: float) -> None:
     """Let the servable sample what it has answered, unless that took so long that nobody should compute it again."""
-    if answer.batch is not None and seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
-        servable.note(answer.method, answer.batch, answer.prediction)
+    if seconds < SLOW_SECONDS + answer.rows * SLOW_ROW_SECONDS:
+        servable.wait -= answer.rows
+        if servable.wait < 0:
+            servable.sample(answer.method, answer.batch, answer.prediction)

@@ -39,7 +39,7 @@ class UnpinModel:
 
 @dataclass(frozen=True, slots=True)
 class RollBackModel:
-    """Quarantine the active version and activate the next best.
+    """Quarantine the active version and activate the next best; during a rollout, take the new version back.
 
     `version`, when given, is the one the caller means to leave: already left is success, another one active is refused,
     so that the call can be repeated safely.

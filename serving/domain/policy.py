@@ -230,9 +230,12 @@ def find_missing_label(desired: Desired, observed: Observed, now: float) -> Want
 def _choose_swap(desired: Desired, observed: Observed, better: LoadedVersion | None) -> Action | None:
     """Return the next step from the active version to a better one that is loaded."""
     arrival = observed.arrival
-    reason = None if arrival is None else _why_no_arrival(desired, observed, arrival, better)
-    if reason is not None:
-        return EndArrival(reason)
+    if arrival is not None:
+        reason = _why_no_arrival(desired, observed, arrival, better)
+        if reason is not None:
+            return EndArrival(reason)
+        if not arrival.is_baking:
+            better = _find_arriving(observed, arrival)  # also while a newer one settles or is tried again
     if better is None:
         return None
     if not _is_gradual(desired, observed, better) or (arrival is not None and arrival.has_passed):
@@ -325,20 +328,38 @@ def _is_gradual(desired: Desired, observed: Observed, one: LoadedVersion | Wante
 
 def _why_no_arrival(desired: Desired, observed: Observed, arrival: Arrival, better: LoadedVersion | None) -> str | None:
     """Say why the version that is taking over should not any more, None if it should go on."""
-    active = observed.active
     if arrival.is_baking:
-        if active is None or (active.version, active.digest) != (arrival.version, arrival.digest):
-            return "another version is active"
-        if better is not None:
-            return f"version '{better.version}' is wanted instead"
-        kept = next((one for one in observed.standbys if one.version == arrival.kept), None)
-        return "the version before cannot answer any more" if kept is None or kept.must_leave else None
+        return _why_bake_ends(desired, observed, arrival, better)
     if better is None:
-        pinned = desired.pin is not None
-        return f"version '{desired.pin}' is pinned" if pinned else "it may not be activated any more"
+        if desired.pin is not None:
+            return f"version '{desired.pin}' is pinned"
+        wanted = (arrival.version, arrival.digest)
+        is_wanted = any((one.version, one.digest) == wanted and not one.is_excluded for one in desired.versions)
+        loaded = _find_arriving(observed, arrival)
+        is_fit = is_wanted and loaded is not None and not loaded.must_leave
+        return None if is_fit else "it may not be activated any more"
     if (better.version, better.digest) != (arrival.version, arrival.digest):
         return f"version '{better.version}' is wanted instead"
     return None
+
+
+def _find_arriving(observed: Observed, arrival: Arrival) -> LoadedVersion | None:
+    return next(
+        (one for one in observed.standbys if (one.version, one.digest) == (arrival.version, arrival.digest)), None
+    )
+
+
+def _why_bake_ends(desired: Desired, observed: Observed, arrival: Arrival, better: LoadedVersion | None) -> str | None:
+    """Say why the version before should not keep its part any more, None if it should."""
+    active = observed.active
+    if active is None or (active.version, active.digest) != (arrival.version, arrival.digest):
+        return "another version is active"
+    if desired.pin is not None:
+        return f"version '{desired.pin}' is pinned"
+    if better is not None:
+        return f"version '{better.version}' is wanted instead"
+    kept = next((one for one in observed.standbys if one.version == arrival.kept), None)
+    return "the version before cannot answer any more" if kept is None or kept.must_leave else None
 
 
 def _why_stale(
@@ -392,13 +413,14 @@ def _choose_surplus(observed: Observed, keep_warm: int | None) -> Retire | None:
     """Return a standby to retire; `keep_warm` counts only what nothing else needs, and None keeps none at all."""
     active, arrival = observed.active, observed.arrival
     needed = () if arrival is None else (arrival.version, arrival.kept)
+    labelled = {loaded.version for loaded in observed.standbys if loaded.is_labelled}
     position = 0
     for loaded in observed.standbys:
         if keep_warm is None or loaded.must_leave:
             return Retire(loaded)
         if loaded.is_labelled or loaded.version in needed:
             continue
-        is_replaced = active is not None and loaded.version == active.version
+        is_replaced = loaded.version in labelled or (active is not None and loaded.version == active.version)
         if is_replaced or position >= keep_warm:
             return Retire(loaded)
         position += 1

@@ -5,7 +5,7 @@ What is found out is said in counts, names of columns and kinds of errors: the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, NamedTuple
@@ -54,57 +54,99 @@ def replay_rows(model: LoadedModel, recent: RecentRows, seconds: float = SECONDS
 
     Rows that have their turn after that are left out. A piece that fails is answered row by row.
     """
-    found = ReplayFindings()
-    ends_at = monotonic() + seconds
-    is_slow = False
-    good: list[Any] = []  # a row that was answered, if there is one
-    for piece in recent.pieces:
-        size = 1 if is_slow or not found.rows else len(piece.rows)
-        for start in range(0, len(piece.rows), size):
-            began = monotonic()
-            if began > ends_at:
-                return found
-            part = AnsweredRows(
-                piece.rows[start : start + size],
-                {method: values[start : start + size] for method, values in piece.answers.items()},
-            )
-            _replay_part(model, part, found, good, ends_at)
-            is_slow = (monotonic() - began) / len(part.rows) > SLOW_SECONDS
-    return found
+    return _Replay(model, seconds).answer_all(recent)
 
 
-def _replay_part(
-    model: LoadedModel, part: AnsweredRows, found: ReplayFindings, good: list[Any], ends_at: float
-) -> None:
-    outcomes = _answer(model, part.rows, part.answers)
-    if isinstance(outcomes, RowFailure) and len(part.rows) > 1:
-        for place, row in enumerate(part.rows):
+class _Replay:
+    """One replay under way: what was found, a row that was answered, and the first that was not."""
+
+    def __init__(self, model: LoadedModel, seconds: float) -> None:
+        self._model = model
+        self._ends_at = monotonic() + seconds
+        self._found = ReplayFindings()
+        self._answered: Any = None
+        self._failed: Any = None
+
+    def answer_all(self, recent: RecentRows) -> ReplayFindings:
+        """Answer all rows for which there is time."""
+        self._answer_pieces(recent)
+        found = self._found
+        if found.first is not None and self._failed is not None:
+            name = self._find_column(found.first)
+            where = "" if name is None else f", by column {one_line(name, MOST_NAME_CHARACTERS)!r}"
+            found.first = found.first._replace(kind=found.first.kind + where)
+        return found
+
+    def _answer_pieces(self, recent: RecentRows) -> None:
+        is_slow = False
+        for piece in recent.pieces:
+            size = 1 if is_slow or not self._found.rows else len(piece.rows)
+            for start in range(0, len(piece.rows), size):
+                began = monotonic()
+                if began > self._ends_at:
+                    return
+                part = AnsweredRows(
+                    piece.rows[start : start + size],
+                    {method: values[start : start + size] for method, values in piece.answers.items()},
+                )
+                self._answer_part(part)
+                is_slow = (monotonic() - began) / len(part.rows) > SLOW_SECONDS
+
+    def _answer_part(self, part: AnsweredRows) -> None:
+        outcomes = _answer(self._model, part.rows, part.answers)
+        if not isinstance(outcomes, RowFailure):
+            self._compare(part, outcomes)
+        elif len(part.rows) == 1:
+            self._found.rows += 1
+            self._failed = part.rows[0] if self._found.first is None else self._failed
+            self._note_failures(1, outcomes)
+        else:
+            for place, row in enumerate(part.rows):
+                if monotonic() > self._ends_at:
+                    return
+                answers = {method: values[place : place + 1] for method, values in part.answers.items()}
+                self._answer_part(AnsweredRows([row], answers))
+
+    def _compare(self, part: AnsweredRows, outcomes: dict[str, list[Any]]) -> None:
+        self._found.rows += len(part.rows)
+        self._answered = part.rows[0]
+        lost: dict[int, str] = {}
+        for method, values in part.answers.items():
+            differences = self._found.differences.setdefault(method, AnswerDifferences())
+            is_label = method == "predict" and self._model.signature.kind in _LABELLED
+            for place, (wanted, given) in enumerate(zip(values, outcomes[method], strict=True)):
+                if is_lost(wanted, given):
+                    lost.setdefault(place, method)
+                elif wanted is not None:
+                    differences.add(wanted, given, is_label=is_label)
+        if lost:
+            self._note_failures(len(lost), RowFailure("a value that is not finite, or null", next(iter(lost.values()))))
+
+    def _note_failures(self, count: int, failure: RowFailure) -> None:
+        self._found.failed += count
+        if self._found.first is None:
+            self._found.first = failure
+
+    def _find_column(self, failure: RowFailure) -> str | None:
+        """Return the column at fault, if the first row that failed is answered with another row's value in it."""
+        model, row, other = self._model, self._failed, self._answered
+        features = model.signature.features
+        if model.signature.container is Container.OBJECTS or len(row) != len(features):
+            return None
+        if not failure.method:
+            return find_wrong_feature(model.signature, row)
+        ends_at = monotonic() + MOST_TRIED_SECONDS
+        for place, feature in enumerate(features[:MOST_TRIED] if other is not None else ()):
             if monotonic() > ends_at:
-                return
-            answers = {method: values[place : place + 1] for method, values in part.answers.items()}
-            _replay_part(model, AnsweredRows([row], answers), found, good, ends_at)
-        return
-    found.rows += len(part.rows)
-    if isinstance(outcomes, RowFailure):
-        _note_failure(model, part.rows[0], outcomes, found, good)
-        return
-    good[:] = part.rows[:1]
-    lost: dict[int, str] = {}
-    for method, values in part.answers.items():
-        differences = found.differences.setdefault(method, AnswerDifferences())
-        is_label = method == "predict" and model.signature.kind in _LABELLED
-        for place, (wanted, given) in enumerate(zip(values, outcomes[method], strict=True)):
-            if is_lost(wanted, given):
-                lost.setdefault(place, method)
-            elif wanted is not None:
-                differences.add(wanted, given, is_label=is_label)
-    found.failed += len(lost)
-    if lost and found.first is None:
-        found.first = RowFailure("a value that is not finite, or null", next(iter(lost.values())))
+                break
+            changed = [other[place] if at == place else cell for at, cell in enumerate(row)]
+            if row[place] != other[place] and not isinstance(_answer(model, [changed], [failure.method]), RowFailure):
+                return feature.name
+        return None
 
 
-def _answer(model: LoadedModel, rows: Sequence[Any], methods: Any) -> dict[str, list[Any]] | RowFailure:
-    """Return the answers of each method that the model offers, or why there are none."""
+def _answer(model: LoadedModel, rows: Sequence[Any], methods: Iterable[str]) -> dict[str, list[Any]] | RowFailure:
+    """Return the answers of each method, or why there are none."""
     try:
         batch = rows_to_batch(model.signature, list(rows))
     except InvalidInput:
@@ -125,31 +167,3 @@ def _describe(error: InvalidInput | ModelFailed) -> str:
     if cause is None or isinstance(cause, (InvalidInput, ModelFailed)):
         return what
     return f"{what} ({one_line(type(cause).__name__, MOST_NAME_CHARACTERS)})"
-
-
-def _note_failure(model: LoadedModel, row: Any, failure: RowFailure, found: ReplayFindings, good: list[Any]) -> None:
-    found.failed += 1
-    if found.first is not None:
-        return
-    name = None
-    if failure.method:
-        name = _find_column(model, row, failure.method, good[0]) if good else None
-    elif isinstance(row, list):
-        name = find_wrong_feature(model.signature, row)
-    where = "" if name is None else f", by column {one_line(name, MOST_NAME_CHARACTERS)!r}"
-    found.first = RowFailure(failure.kind + where, failure.method)
-
-
-def _find_column(model: LoadedModel, row: Any, method: str, good: Any) -> str | None:
-    """Return a column without whose value the row is answered: with the value of another row, which is answered."""
-    features = model.signature.features
-    if model.signature.container is Container.OBJECTS or len(row) != len(features):
-        return None
-    ends_at = monotonic() + MOST_TRIED_SECONDS
-    for place, feature in enumerate(features[:MOST_TRIED]):
-        if monotonic() > ends_at:
-            break
-        changed = [good[place] if at == place else cell for at, cell in enumerate(row)]
-        if row[place] != good[place] and not isinstance(_answer(model, [changed], [method]), RowFailure):
-            return feature.name
-    return None

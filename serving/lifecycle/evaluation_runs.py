@@ -156,6 +156,8 @@ class EvaluationRuns:
                 is_relative = is_reissue or gate in (GateName.CONTRACT, GateName.REPLAY)
                 contract = self._served.find_contract(model) if is_relative else None
                 against = contract.digest if contract else None
+                if gate == GateName.REPLAY:
+                    against = against or ""  # of no version, when that has gone meanwhile: it is about no bytes alone
                 if not is_relative and candidate is not None and _depends_on_environments(report):
                     against = candidate.environments
                 self._journal.refuse(model, record, report, against)
@@ -174,8 +176,13 @@ class EvaluationRuns:
         self._journal.move(record, state)
 
     def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
-        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one."""
+        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one.
+
+        Nor is what answered for a label before a restart, because it answers again.
+        """
         accepted = self._verdicts.accepted.get((model.name, record.version))
+        if record in model.kept_labelled.values():
+            return Comparison(accepted_digest=accepted, answered_digest=record.digest)
         last = self._served.provenance.get(
             model.name
         )  # also after a restart, when a reissue may be the first to be tried

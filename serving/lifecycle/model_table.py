@@ -272,7 +272,7 @@ class ModelTable:
     ) -> None:
         match action:
             case Activate():
-                self.rollouts.pass_on(model, record)
+                self.rollouts.pass_on(model, record, now)
                 self._activation.activate(model, record)
             case Introduce():
                 self.rollouts.begin(model, record, now)

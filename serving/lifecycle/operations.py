@@ -157,7 +157,7 @@ class Operations:
 
     def _roll_back(self, model: ModelRecord, decision: RollBackModel, actor: str) -> None:
         name, active, expected = model.name, model.active, decision.version
-        if model.rollout is not None and expected == model.rollout.new.version:
+        if model.rollout is not None and expected in (None, model.rollout.new.version):
             self._rollouts.steer(model, SteerRollout(name, RolloutAction.ROLLBACK, expected), actor)
             return
         if active is None:

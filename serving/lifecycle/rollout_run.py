@@ -50,7 +50,7 @@ class RolloutRun:
     is_held: bool = False
     has_passed: bool = False
     step_since: datetime = field(default_factory=now_utc)
-    step_began_at: float = field(default_factory=time.monotonic)
+    step_began_at: float = 0.0
     counted: SplitCount = NOTHING
     judgement: Judgement = BEGUN
     curve: list[CurvePoint] = field(default_factory=list)
@@ -60,18 +60,20 @@ class RolloutRun:
     compare_at: float = 0.0
 
     @classmethod
-    def begin(cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, places: int) -> RolloutRun:
-        """Return a rollout at its beginning; `places` is how many processes count what is answered."""
+    def begin(
+        cls, new: VersionRecord, old: VersionRecord, settings: RolloutSettings, places: int, now: float
+    ) -> RolloutRun:
+        """Return a rollout that begins at this monotonic time; `places` is how many processes count the answers."""
         phase = RolloutPhase.SHADOW if settings.strategy == "shadow" else RolloutPhase.CANARY
         bounds = JudgeBounds(settings.alpha, settings.tolerance, settings.margin, settings.acceptable)
         run = cls(new, old, settings, phase, 1, now_utc(), Evidence(bounds, places=places))
-        run.enter(phase, 1)
+        run.enter(phase, 1, now)
         return run
 
-    def enter(self, phase: RolloutPhase, step: int) -> None:
+    def enter(self, phase: RolloutPhase, step: int, now: float) -> None:
         """Begin a step; what is counted from now on is counted anew."""
         self.phase, self.step, self.has_passed, self.judgement = phase, step, False, BEGUN
-        self.step_since, self.step_began_at = now_utc(), time.monotonic()
+        self.step_since, self.step_began_at = now_utc(), now
         self.number = max(self.number + 1, time.monotonic_ns() // 1000)
         self.counted = NOTHING
 
@@ -168,19 +170,17 @@ class RolloutRun:
 
     def to_past(self, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
         """Return what is remembered of it when it has ended."""
-        new, old = _counts(self.evidence)
-        return PastRollout(
-            version=self.new.version,
-            end=end,
-            at=now_utc(),
-            reason=reason,
-            actor=actor,
-            e_value=_shown(self.evidence),
-            new=new,
-            old=old,
-            shadow=self.shadow,
-            examples=self.examples,
-        )
+        past = describe_end(self.new.version, self.evidence, end, reason, actor)
+        return past.model_copy(update={"shadow": self.shadow, "examples": self.examples})
+
+
+def describe_end(version: str, evidence: Evidence, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
+    """Return what is remembered of the rollout of a version that has ended now."""
+    new, old = _counts(evidence)
+    e_value = _shown(evidence)
+    return PastRollout(
+        version=version, end=end, at=now_utc(), reason=reason, actor=actor, e_value=e_value, new=new, old=old
+    )
 
 
 def _counts(evidence: Evidence) -> tuple[AnswerCount, AnswerCount]:

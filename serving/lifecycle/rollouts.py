@@ -16,7 +16,7 @@ from serving.domain.decision import SteerRollout
 from serving.domain.errors import OperationRefused
 from serving.domain.judge import RolloutVerdict
 from serving.domain.policy import Arrival
-from serving.domain.rollout import RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
+from serving.domain.rollout import PastRollout, RolloutAction, RolloutEnd, RolloutPhase, RolloutStatus
 from serving.domain.state import State
 from serving.domain.status import Failure
 from serving.failpoints import reach
@@ -25,7 +25,7 @@ from serving.lifecycle.inbox import AnswersCompared
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
-from serving.lifecycle.rollout_run import RolloutRun, SettingsOf
+from serving.lifecycle.rollout_run import RolloutRun, SettingsOf, describe_end
 from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
@@ -90,7 +90,7 @@ class Rollouts:
         """Let `record`, a standby, begin to take over from the active version: from where it was before a restart."""
         active = model.active
         assert active is not None
-        run = RolloutRun.begin(record, active, self.settings_of(model.name), self._workers)
+        run = RolloutRun.begin(record, active, self.settings_of(model.name), self._workers, now)
         before = self._remembered.get(model.name).running
         if before is not None and (before.digest, before.kept_digest) == (record.digest, active.digest):
             _resume(run, before)
@@ -99,17 +99,18 @@ class Rollouts:
         reach("rollout-begun")
         self._next_look = min(self._next_look, now + LOOK_SECONDS)
 
-    def pass_on(self, model: ModelRecord, record: VersionRecord) -> None:
+    def pass_on(self, model: ModelRecord, record: VersionRecord, now: float) -> None:
         """Note that `record` is about to become active. The old version keeps a part for a while, if that is set."""
         run = model.rollout
         if run is None:
+            self._end_remembered(model, record)
             return
         if record is not run.new:
             self._end(model, run, RolloutEnd.SUPERSEDED, f"version '{record.version}' takes over", JUDGE)
             return
         has_holdback = run.settings.holdback > 0 and run.settings.bake_seconds > 0
         if run.has_passed and has_holdback and not run.is_held and not run.old.is_copy_lost:
-            run.enter(RolloutPhase.BAKE, 1)
+            run.enter(RolloutPhase.BAKE, 1, now)
             self._remember(model, run)
         else:
             reason = run.judgement.reason if run.has_passed else "it is pinned, or the version before cannot answer"
@@ -135,9 +136,16 @@ class Rollouts:
         self._next_look = math.inf
         for model in models:
             if model.rollout is not None:
-                self._look_at(model, model.rollout, now)
+                self._look_apart(model, model.rollout, now)
             if model.rollout is not None:
                 self._next_look = now + LOOK_SECONDS
+
+    def _look_apart(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+        """Look at one rollout; an error in it ends neither the others nor the looking."""
+        try:
+            self._look_at(model, run, now)
+        except Exception:
+            log.exception("rollout_stuck", model=model.name, effect="it stays where it is and is looked at again")
 
     def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
         before, report = run.judgement, run.shadow
@@ -166,9 +174,9 @@ class Rollouts:
             case RolloutVerdict.ROLLBACK:
                 self._roll_back(model, run, judgement.reason, JUDGE)
             case RolloutVerdict.PROMOTE:
-                self._advance(model, run, judgement.reason)
+                self._advance(model, run, judgement.reason, now)
             case RolloutVerdict.INCONCLUSIVE:
-                self._settle(model, run, judgement.reason)
+                self._settle(model, run, judgement.reason, now)
 
     def note_shifts(self, model: ModelRecord | None, message: AnswersCompared) -> None:
         """Take in how the answers of both versions are spread."""
@@ -189,19 +197,19 @@ class Rollouts:
             effect=_effect(run),
         )
 
-    def _settle(self, model: ModelRecord, run: RolloutRun, reason: str) -> None:
+    def _settle(self, model: ModelRecord, run: RolloutRun, reason: str, now: float) -> None:
         """Do what is set for a step that is over while nothing is proven. A version that is active stays so."""
         if run.phase is RolloutPhase.BAKE or run.settings.on_inconclusive == "promote":
-            self._advance(model, run, reason)
+            self._advance(model, run, reason, now)
         elif run.settings.on_inconclusive == "rollback":
             self._roll_back(model, run, reason, JUDGE)
 
-    def _advance(self, model: ModelRecord, run: RolloutRun, reason: str) -> None:
+    def _advance(self, model: ModelRecord, run: RolloutRun, reason: str, now: float) -> None:
         if run.phase is RolloutPhase.BAKE:
             self._end(model, run, RolloutEnd.PROMOTED, reason, JUDGE)
             self._activation.publish_standbys(model)
         elif run.step < run.steps:
-            run.enter(run.phase, run.step + 1)
+            run.enter(run.phase, run.step + 1, now)
             self._journal.operator(model, GATE, JUDGE, run.new.version, f"{_describe(run)}: {reason}")
             self._go_on(model, run)
             reach("rollout-stepped")
@@ -263,18 +271,35 @@ class Rollouts:
     def _roll_back(self, model: ModelRecord, run: RolloutRun, reason: str, actor: str) -> None:
         """Take the new version back, and never serve its bytes again until they are released."""
         reach("rollout-failed")
-        if actor == JUDGE:
-            self._decisions.quarantine_soon(run.new.id)
         model.last_failure = Failure(version=run.new.version, gate=GATE, reason=reason, at=now_utc())
         write = log.error if actor == JUDGE else log.info
         examples = [one.model_dump() for one in run.examples]
         write("rolled_back", model=model.name, version=run.new.version, actor=actor, reason=reason, examples=examples)
         self._end(model, run, RolloutEnd.ROLLED_BACK, reason, actor)
+        if actor == JUDGE:
+            self._decisions.quarantine_soon(run.new.id)  # together with the evidence, which waits to be written
         reach("rolled-back")
 
     def _end(self, model: ModelRecord, run: RolloutRun, end: RolloutEnd, reason: str, actor: str) -> None:
         """Forget a rollout. The plan without it is published with the next step of the model."""
         model.rollout = None
+        self._note_end(model, run.to_past(end, reason, actor))
+        if run.new.state in (State.CANARY, State.SHADOW) and end is not RolloutEnd.PROMOTED:
+            self._journal.move(run.new, State.READY, f"{end.value}: {reason}")
+
+    def _end_remembered(self, model: ModelRecord, record: VersionRecord) -> None:
+        """End a rollout from before a restart, if it cannot go on because `record` becomes active."""
+        before = self._remembered.get(model.name).running
+        if before is None or record.digest == before.kept_digest:
+            return
+        if record.digest == before.digest:
+            end, reason = RolloutEnd.PROMOTED, "it has taken over; since a restart nothing is loaded to compare it with"
+        else:
+            end, reason = RolloutEnd.SUPERSEDED, f"version '{record.version}' takes over"
+        self._note_end(model, describe_end(before.version, before.evidence, end, reason, JUDGE))
+
+    def _note_end(self, model: ModelRecord, past: PastRollout) -> None:
+        end, reason, actor = past.end, past.reason, past.actor
         known = self._remembered.get(model.name)
         rollbacks, is_stopped = known.rollbacks, known.is_stopped
         if end is RolloutEnd.PROMOTED or actor != JUDGE:
@@ -282,13 +307,10 @@ class Rollouts:
         elif end is RolloutEnd.ROLLED_BACK:
             rollbacks += 1
             is_stopped = rollbacks >= MOST_ROLLBACKS
-        last = run.to_past(end, reason, actor)
-        self._remembered.note(model.name, RememberedRollout(None, last, rollbacks, is_stopped))
+        self._remembered.note(model.name, RememberedRollout(None, past, rollbacks, is_stopped))
         if is_stopped and not known.is_stopped:
             log.error("rollouts_stopped", model=model.name, reason=_stopped(model.name))
-        self._journal.operator(model, GATE, actor, run.new.version, f"{end.value}: {reason}")
-        if run.new.state in (State.CANARY, State.SHADOW) and end is not RolloutEnd.PROMOTED:
-            self._journal.move(run.new, State.READY, f"{end.value}: {reason}")
+        self._journal.operator(model, GATE, actor, past.version, f"{end.value}: {reason}")
         self._metrics.count_rollout(model.name, end.value)
 
     def _go_on(self, model: ModelRecord, run: RolloutRun) -> None:

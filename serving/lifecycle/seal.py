@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 
+from serving.lifecycle.migrations import read_version
+
+# what is sealed, and since which version of the schema
 _SEALED = (
-    "SELECT model, version FROM pins ORDER BY 1, 2",
-    "SELECT model FROM unloaded ORDER BY 1",
-    "SELECT model, version, digest FROM quarantine ORDER BY 1, 2, 3",
-    "SELECT name, value FROM facts WHERE name IN ('decisions', 'held') ORDER BY 1",
+    (1, "SELECT model, version FROM pins ORDER BY 1, 2"),
+    (1, "SELECT model FROM unloaded ORDER BY 1"),
+    (1, "SELECT model, version, digest FROM quarantine ORDER BY 1, 2, 3"),
+    (1, "SELECT name, value FROM facts WHERE name IN ('decisions', 'held') ORDER BY 1"),
+    (3, "SELECT model, label, version FROM labels ORDER BY 1, 2, 3"),
 )
 
 
@@ -34,5 +38,6 @@ def count_sealed(connection: sqlite3.Connection) -> int | None:
 
 
 def _compute_sum(connection: sqlite3.Connection) -> str:
-    rows = [connection.execute(query).fetchall() for query in _SEALED]
+    version = read_version(connection)
+    rows = [connection.execute(query).fetchall() for since, query in _SEALED if since <= version]
     return hashlib.sha256(repr(rows).encode()).hexdigest()

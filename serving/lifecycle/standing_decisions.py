@@ -95,7 +95,7 @@ class StandingDecisions:
             self.quarantine_version(id)
         except StateUnavailable:
             key = (id.model, id.version, id.digest)
-            self._file.write_later("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", *key)
+            self._file.decide_later("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", *key)
             self.quarantine.add(key)
 
     def release(self, model: str, version: str, digest: str | None) -> None:
@@ -115,10 +115,10 @@ class StandingDecisions:
         self.held = self._file.replacement = None
 
     def read_from(self, database: Database) -> None:
-        """Read all decisions from the database; raises StateUnavailable."""
+        """Read all decisions from the database; raises StateUnavailable. What is in quarantine already stays there."""
         self.pins = dict(database.read("SELECT model, version FROM pins"))
         self.unloaded = {model for (model,) in database.read("SELECT model FROM unloaded")}
-        self.quarantine = set(database.read("SELECT model, version, digest FROM quarantine"))
+        self.quarantine |= set(database.read("SELECT model, version, digest FROM quarantine"))
         labels = database.read("SELECT model, label, version FROM labels")
         self.labels = {(model, label): version for model, label, version in labels}
         held = database.read("SELECT value FROM facts WHERE name = 'held'")

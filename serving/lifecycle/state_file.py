@@ -70,6 +70,7 @@ class StateFile:
         self._database = Database(self.path)
         self._phase = Phase.UNREAD
         self._unwritten: list[Statement] = []
+        self._undecided: list[Statement] = []
         self._copy_due_at: float | None = None
 
     @property
@@ -103,20 +104,27 @@ class StateFile:
         """Write a statement with the next `write` or decision."""
         self._unwritten.append((statement, values))
 
+    def decide_later(self, statement: str, *values: object) -> None:
+        """Write a decision that counts already, and could not be written: with the next `write`, until that works."""
+        self._undecided.append((statement, values))
+
     def write(self, *last: Statement) -> None:
         """Write all waiting statements, and `last` after them. On failure they are kept, up to a limit. Blocks."""
-        if not self._unwritten or not self.is_open:
+        if not (self._unwritten or self._undecided) or not self.is_open:
             self._unwritten = self._unwritten[-MAX_UNWRITTEN:]
             return
-        statements, self._unwritten = self._unwritten, []
+        statements, is_decision = [*self._unwritten, *last], bool(self._undecided)
         try:
-            self._database.write([*statements, *last])
+            self._database.write([*statements, *self._undecided], is_decision=is_decision)
         except StateUnavailable as error:
-            self._unwritten = statements[-MAX_UNWRITTEN:]
+            self._unwritten = self._unwritten[-MAX_UNWRITTEN:]
             self.report(error)
             return
+        self._unwritten, self._undecided = [], []
         self.failure = None
-        if self._copy_due_at is None:
+        if is_decision:
+            self._copy()
+        elif self._copy_due_at is None:
             self._copy_due_at = time.monotonic() + COPY_SECONDS
 
     def write_decision(self, statements: Sequence[Statement]) -> None:
@@ -125,11 +133,11 @@ class StateFile:
         if not self.is_open:
             raise StateUnavailable(self.failure or f"{DATABASE_NAME} is not open")
         try:
-            self._database.write([*self._unwritten, *statements], is_decision=True)
+            self._database.write([*self._unwritten, *self._undecided, *statements], is_decision=True)
         except StateUnavailable as error:
             self.report(error)
             raise
-        self._unwritten = []
+        self._unwritten, self._undecided = [], []
         self.failure = None
         self._copy()
 

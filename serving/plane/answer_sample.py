@@ -14,6 +14,7 @@ from serving.rows.batch import Prediction, Tensor
 
 MOST_ANSWERS = 500
 MOST_BYTES = 1 << 20
+LEAST_ANSWER_CHANCE = 0.002  # lower than that of rows: it costs each request less
 
 _CELL_BYTES = 64
 
@@ -24,7 +25,7 @@ class AnswerSample(Reservoir[tuple[Cell, ...]]):
     __slots__ = ("_signature",)
 
     def __init__(self, signature: Signature, random: Random | None = None) -> None:
-        super().__init__(MOST_ANSWERS, MOST_BYTES, random)
+        super().__init__(MOST_ANSWERS, MOST_BYTES, random, LEAST_ANSWER_CHANCE)
         self._signature = signature
 
     def take(self, method: Method, prediction: Prediction, rows: int) -> None:

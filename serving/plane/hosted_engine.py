@@ -48,6 +48,7 @@ class HostedEngine:
         self._watch: asyncio.TimerHandle | None = None
         self._watch_at = math.inf
         self._outage: ServingError | None = None
+        self._last_word: ServingError | None = None
         self._is_closed = False
         self.violation: str | None = None
         self.host = 0
@@ -115,6 +116,11 @@ class HostedEngine:
             self._outage = error
             for request in self._queue.clear():
                 request.settle(error)
+
+    def expect_no_host(self, error: ServingError) -> None:
+        """Note that no other host comes: without one, every request is answered with `error` at once."""
+        self._last_word = error
+        self.report_outage(error)
 
     async def close(self) -> None:
         """End the host and wait until its process is gone. Called once, when no lease is left."""
@@ -211,6 +217,8 @@ class HostedEngine:
             self._drop(group)
         if is_current and not self._is_closed:
             self._on_lost(self)
+        if self._last_word is not None:
+            self.report_outage(self._last_word)
         self._dispatch_requests()
         self._end_leaving()
 

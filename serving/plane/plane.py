@@ -219,14 +219,15 @@ class Plane:
         for name, model in reference.models.items():
             for servable in model.loaded.values():
                 if servable is not model.active:
-                    servable.row_sample = None
+                    servable.sample_rows(None)
             if model.active is None or not self._replay.rows:
                 continue
             sample = before.get(name)
             if sample is None or not sample.fits(model.active.signature):
                 most_bytes = int(self._replay.megabytes * (1 << 20))
                 sample = RowSample(model.active.signature, self._replay.rows, most_bytes)
-            self._row_samples[name] = model.active.row_sample = sample
+            self._row_samples[name] = sample
+            model.active.sample_rows(sample)
 
     async def _answer_recent_rows(self, key: VersionId) -> RecentRows | None:
         servable = self._find(key)
@@ -238,7 +239,7 @@ class Plane:
     async def _find_spreads(self, model: str) -> dict[str, Spread]:
         with self._servables_lock:
             servables = [servable for key, servable in self._servables.items() if key.model == model]
-        return {servable.id.version: servable.answer_sample.find_spread() for servable in servables}
+        return {servable.id.version: servable.find_spread() for servable in servables}
 
     def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
@@ -260,6 +261,11 @@ class Plane:
 
 
 async def _drain_and_close(servable: Servable) -> None:
+    """Free a servable when its last request has been answered. Requests that would wait for another host are told."""
+    if isinstance(servable.engine, HostedEngine):
+        version = servable.id.version
+        reason = f"version '{version}' is not served any more, and its process has ended; try again"
+        servable.engine.expect_no_host(HostLost(reason))
     await servable.drain()
     await servable.engine.close()
 

@@ -2,7 +2,7 @@
 
 It is Algorithm L of Kim-Hung Li, "Reservoir-Sampling Algorithms of Time Complexity O(n(1 + log(N/n)))", ACM TOMS 20
 (1994): chance says at once how many things pass until the next is taken. Two things are added. Old ones fade: the
-chance to be taken never falls below `LEAST_CHANCE`. And the sample is bounded in bytes, too.
+chance to be taken never falls below a least chance. And the sample is bounded in bytes, too.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ class Reservoir(Generic[Item]):
             for place in reservoir.draw(count):
                 reservoir.put(things[place], nbytes)
 
-    The sample is uniform over all that passed, until that is more than 100 times its size; then newer ones are more
-    likely to be in it. Of very many things that pass at once, some at equal distances are taken.
+    The sample is uniform over all that passed, until that is more than its size over `least_chance`; then newer ones
+    are more likely to be in it. Of very many things that pass at once, some at equal distances are taken.
     """
 
-    __slots__ = ("_chance", "_is_full", "_most_bytes", "_most_items", "_random", "_sizes", "items", "nbytes", "wait")
+    __slots__ = (
+        *("_chance", "_is_full", "_least_chance", "_most_bytes", "_most_items", "_random", "_sizes"),
+        *("items", "nbytes", "wait"),
+    )
 
-    def __init__(self, most_items: int, most_bytes: int, random: Random | None = None) -> None:
+    def __init__(
+        self, most_items: int, most_bytes: int, random: Random | None = None, least_chance: float = LEAST_CHANCE
+    ) -> None:
         self.items: list[Item] = []
         self.nbytes = 0
         self.wait = 0
@@ -43,6 +48,7 @@ class Reservoir(Generic[Item]):
         self._most_items = most_items
         self._most_bytes = most_bytes
         self._random = random or Random()  # noqa: S311  (no secret)
+        self._least_chance = least_chance
         self._chance = 1.0
         self._is_full = False
 
@@ -64,13 +70,16 @@ class Reservoir(Generic[Item]):
             self._sizes.append(nbytes)
         else:
             self._is_full = True
-            place = self._random.randrange(len(self.items))
+            place = self._choose_place()
             self.nbytes -= self._sizes[place]
             self.items[place], self._sizes[place] = item, nbytes
         self.nbytes += nbytes
         self._is_full = self._is_full or len(self.items) == self._most_items
         while self.nbytes > self._most_bytes:
-            self._drop(self._random.randrange(len(self.items)))
+            self._drop(self._choose_place())
+
+    def _choose_place(self) -> int:
+        return int(self._random.random() * len(self.items))  # five times as fast as `randrange`
 
     def _drop(self, place: int) -> None:
         self.nbytes -= self._sizes[place]
@@ -82,7 +91,7 @@ class Reservoir(Generic[Item]):
         if not self._is_full:
             return 0
         draw = self._random.random
-        self._chance = max(self._chance * exp(log(1.0 - draw()) / len(self.items)), LEAST_CHANCE)
+        self._chance = max(self._chance * exp(log(1.0 - draw()) / len(self.items)), self._least_chance)
         if self._chance >= 1.0:
             return 0
         return int(log(1.0 - draw()) / log1p(-self._chance))

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from serving.domain.signature import Method, Signature
+from serving.domain.spread import Spread
 from serving.domain.version import VersionId
 from serving.plane.answer_sample import AnswerSample
 from serving.plane.row_sample import RowSample
@@ -47,17 +48,23 @@ class Servable:
     Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` runs
     on the same thread. So every request that holds a servable is counted, and no lock is needed.
 
-    `row_sample` is where its rows go: its model's sample if it is the active version, and rows are sampled.
+    What it answers is sampled: who lets it answer subtracts the rows from `wait`, and calls `sample` if the result is
+    negative. That is seldom, and costs nearly nothing otherwise.
     """
 
-    __slots__ = ("_drained", "_leases", "answer_sample", "engine", "id", "row_sample", "signature")
+    __slots__ = (
+        *("_answer_sample", "_drained", "_leases", "_row_sample", "_waited_from"),
+        *("engine", "id", "signature", "wait"),
+    )
 
     def __init__(self, version_id: VersionId, signature: Signature, engine: Engine) -> None:
         self.id = version_id
         self.signature = signature
         self.engine = engine
-        self.row_sample: RowSample | None = None
-        self.answer_sample = AnswerSample(signature)
+        self.wait = 0
+        self._waited_from = 0
+        self._row_sample: RowSample | None = None
+        self._answer_sample = AnswerSample(signature)
         self._leases = 0
         self._drained: asyncio.Event | None = None
 
@@ -70,17 +77,37 @@ class Servable:
         """Take a hold on this servable. Event loop thread only."""
         return Lease(self)
 
-    def note(self, method: Method, batch: Batch, prediction: Prediction) -> None:
-        """Sample what was answered. Event loop thread only; nearly always it costs two subtractions."""
-        rows, sample = batch.rows, self.row_sample
-        if sample is not None:
-            sample.wait -= rows
-            if sample.wait < 0:
-                sample.take(batch)
-        answers = self.answer_sample
-        answers.wait -= rows
+    @property
+    def row_sample(self) -> RowSample | None:
+        """Where its rows go: its model's sample if it is the active version and rows are sampled. Any thread."""
+        return self._row_sample
+
+    def sample_rows(self, sample: RowSample | None) -> None:
+        """Let its rows go there from now on. Any thread."""
+        if sample is not self._row_sample:
+            self._row_sample = sample
+            self.wait = self._waited_from = 0
+
+    def sample(self, method: Method, batch: Batch | None, prediction: Prediction) -> None:
+        """Sample what has been answered; `wait` is negative after its rows. Event loop thread only."""
+        if batch is None:
+            return
+        passed = self._waited_from - self.wait - batch.rows  # before this batch, since the last time
+        rows, answers = self._row_sample, self._answer_sample
+        answers.wait -= passed + batch.rows
         if answers.wait < 0:
-            answers.take(method, prediction, rows)
+            answers.take(method, prediction, batch.rows)
+        self.wait = answers.wait
+        if rows is not None:
+            rows.wait -= passed + batch.rows
+            if rows.wait < 0:
+                rows.take(batch)
+            self.wait = min(rows.wait, answers.wait)
+        self._waited_from = self.wait
+
+    def find_spread(self) -> Spread:
+        """Return how its recent answers are spread. Event loop thread only."""
+        return self._answer_sample.find_spread()
 
     async def drain(self) -> None:
         """Wait until no lease is left. The caller has already taken this servable out of the active reference."""

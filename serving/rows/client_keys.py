@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ def find_key(rows: Any, signature: Signature, name: str) -> bytes | None:
     else:
         value = _value_in(_first_row(rows), signature, name)
     if isinstance(value, int | float | np.number):  # the same number in all formats
-        value = float(value)
+        with suppress(OverflowError):
+            value = float(value)
     return None if value is None else str(value).encode("utf-8", "backslashreplace")
 
 

@@ -87,6 +87,23 @@ def test_no_client_goes_back_and_no_request_fails_over_swaps(model: str, make: A
     assert {one.version for one in clients.seen} >= set(range(1, SWAPS + 2))
 
 
+def test_a_label_moves_on_all_workers_at_one_instant(server: Server) -> None:
+    for version in range(1, 6):
+        server.drop("labelled", version, answering(version))
+    server.wait_active("labelled", 5)
+    place = "/models/labelled/labels/best"
+    assert server.operate("PUT", place, {"version": "1"}).status_code == 200
+    body = {"instances": [[0.0, 0.0]]}
+    until(lambda: server.client.post(f"{server.url}{place}/predict", json=body).status_code == 200, "a first answer")
+    with Clients(server.url, "labelled/labels/best") as clients:
+        for version in range(2, 5):
+            assert server.operate("PUT", place, {"version": str(version)}).status_code == 200
+            until(lambda now=version: any(one.version == now for one in clients.seen), f"an answer of {version}")
+    assert clients.failures() == []
+    assert_sound(clients)
+    assert {one.version for one in clients.seen} == {1, 2, 3, 4}
+
+
 def test_a_killed_worker_loses_its_own_requests_only_and_no_count(server: Server) -> None:
     before = {one["index"]: one["pid"] for one in wait_all_serving(server)}
     counted = count_answers(server, "m")

@@ -12,7 +12,9 @@ from serving.domain.decision import (
     PinVersion,
     RefreshStore,
     ReleaseVersion,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     SteerRollout,
     UnpinModel,
 )
@@ -23,6 +25,8 @@ from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, run
 CALLS = [
     ("POST", "/models/iris/pin", {"version": "2"}),
     ("DELETE", "/models/iris/pin", None),
+    ("PUT", "/models/iris/labels/best", {"version": "2"}),
+    ("DELETE", "/models/iris/labels/best", None),
     ("POST", "/models/iris/rollback", None),
     ("POST", "/models/iris/versions/2/release", None),
     ("POST", "/models/iris/rollout", {"action": "hold"}),
@@ -84,10 +88,13 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
         answer = response.json()["models"][0] if path in OF_THE_SERVER else response.json()
         assert answer["name"] == "iris"
         assert answer["pinned"] == ("2" if path.endswith("/pin") and body else None)
+        assert answer["labels"] == ({"best": "2"} if method == "PUT" else {})
         assert "versions" not in answer
     assert app.state.services.operator.calls == [
         (PinVersion("iris", "2"), ACTOR),
         (UnpinModel("iris"), ACTOR),
+        (SetLabel("iris", "best", "2"), ACTOR),
+        (RemoveLabel("iris", "best"), ACTOR),
         (RollBackModel("iris"), ACTOR),
         (ReleaseVersion("iris", "2"), ACTOR),
         (SteerRollout("iris", RolloutAction.HOLD), ACTOR),
@@ -198,18 +205,12 @@ def test_every_call_is_audited_and_the_token_is_in_no_line() -> None:
         call(app, "POST", "/refresh", headers={"authorization": "Bearer nearly-right"})
     audited = [line for line in logs if line["event"] == "admin"]
     done, refused = audited[: len(CALLS)], audited[len(CALLS)]
-    assert [line["call"] for line in done] == [
-        "pin",
-        "unpin",
-        "rollback",
-        "release",
-        "rollout",
-        "refresh",
-        "accept-state-loss",
-    ]
+    calls = ["pin", "unpin", "label", "unlabel", "rollback", "release", "rollout", "refresh", "accept-state-loss"]
+    assert [line["call"] for line in done] == calls
     assert all(line["outcome"] == "done" and line["actor"] == ACTOR for line in done)
     assert audited[0]["version"] == "2"
-    assert audited[4]["action"] == "hold"
+    assert (audited[2]["label"], audited[2]["version"]) == ("best", "2")
+    assert audited[6]["action"] == "hold"
     assert (refused["outcome"], refused["call"]) == ("refused", "POST /refresh")
     assert TOKEN not in str(logs)
     assert "nearly-right" not in str(logs)

@@ -10,8 +10,9 @@ import pytest
 from serving.api import predict, shortcut
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
+from serving.plane.active_reference import ActiveReference
 from serving.rows.batch import Batch, Prediction
-from tests.fakes import FakeEngine, call, make_app, make_reference, make_servable
+from tests.fakes import FakeEngine, call, make_app, make_model_reference, make_reference, make_servable
 
 ROW = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 PATH = "/models/iris/predict"
@@ -45,6 +46,19 @@ def test_a_prediction_that_needs_no_waiting_is_answered_whole() -> None:
     assert (lines[b"x-model-name"], lines[b"x-model-version"]) == (b"iris", b"3")
     assert orjson.loads(body)["version"] == "3"
     assert app.state.services.metrics.traffic("iris", "3").statuses == {200: 1}
+
+
+@pytest.mark.parametrize("path", ["/models/iris/labels/best/predict", "/v1/models/iris/labels/best:predict"])
+def test_a_label_is_answered_without_waiting_by_the_version_that_it_names(path: str) -> None:
+    one, two = (make_servable("iris", version, Immediate()) for version in "12")
+    app = make_app(ActiveReference({"iris": make_model_reference(two, one, best=one)}))
+    found = app.state.services.shortcut.respond(path, JSON, ROW)
+    assert found is not None
+    assert b"x-model-version: 1\r\n" in found[0]
+    app.state.active = ActiveReference({"iris": make_model_reference(two, one, best=two)})
+    moved = app.state.services.shortcut.respond(path, JSON, ROW)
+    assert moved is not None
+    assert b"x-model-version: 2\r\n" in moved[0], "what a path means is looked up for each request"
 
 
 def test_an_engine_that_always_waits_costs_no_look_at_the_body(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,9 @@ from serving.domain.decision import (
     RefreshStore,
     RefusalCause,
     ReleaseVersion,
+    RemoveLabel,
     RollBackModel,
+    SetLabel,
     UnloadModel,
     UnpinModel,
 )
@@ -37,6 +39,8 @@ DECISIONS: dict[str, Decision] = {
     '{"model":"iris","version":"2","kind":"release"}': ReleaseVersion("iris", "2"),
     '{"model":"iris","kind":"unload"}': UnloadModel("iris"),
     '{"model":"iris","kind":"load"}': LoadModel("iris"),
+    '{"model":"iris","label":"best","version":"2","kind":"label"}': SetLabel("iris", "best", "2"),
+    '{"model":"iris","label":"best","kind":"unlabel"}': RemoveLabel("iris", "best"),
     '{"kind":"refresh"}': RefreshStore(),
     '{"kind":"accept-state-loss"}': AcceptStateLoss(),
 }

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from serving.domain.listing import FileStamp
 from serving.domain.policy import (
     Activate,
+    Arrival,
     Cancel,
     Desired,
+    EndArrival,
     Evaluate,
+    Introduce,
     LoadedVersion,
     Observed,
     Retire,
@@ -440,6 +443,11 @@ CASES = {
         Observed(active=loaded("4"), standbys=(labelled("1"), loaded("3"), loaded("2"))),
         Retire(loaded("2")),
     ),
+    "replaced bytes of a version with a label are retired": (
+        Desired((want("3"),)),
+        Observed(active=loaded("3"), standbys=(loaded("1", "old"), labelled("1"))),
+        Retire(loaded("1", "old")),
+    ),
     "a standby in quarantine is retired, whatever its label": (
         Desired((want("2"), want("1", is_excluded=True))),
         Observed(active=loaded("2"), standbys=(labelled("1", quarantined=True),)),
@@ -461,6 +469,144 @@ CASES = {
         Stage(want("2")),
     ),
 }
+
+ONE_TWO = (want("2"), want("1"))
+ARRIVING = Arrival("2", "d2", "1")
+SHARED = Observed(active=loaded("1"), standbys=(loaded("2"),), arrival=ARRIVING)
+BAKING = Observed(
+    active=loaded("2"), standbys=(loaded("1"),), arrival=replace(ARRIVING, has_passed=True, is_baking=True)
+)
+
+
+def gradual(*versions: WantedVersion, **kwargs: object) -> Desired:
+    return Desired(versions or ONE_TWO, is_gradual=True, **kwargs)  # type: ignore[arg-type]
+
+
+ARRIVALS = {
+    "a newer version that is ready is introduced": (
+        gradual(),
+        Observed(active=loaded("1"), standbys=(loaded("2"),)),
+        Introduce(loaded("2")),
+    ),
+    "other bytes of the active version are introduced": (
+        gradual(want("1", digest="other")),
+        Observed(active=loaded("1"), standbys=(loaded("1", "other"),)),
+        Introduce(loaded("1", "other")),
+    ),
+    "the first version is activated": (gradual(), Observed(standbys=(loaded("2"),)), Activate(loaded("2"))),
+    "a pinned version is activated": (
+        gradual(pin="2"),
+        Observed(active=loaded("1"), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "an older version is activated when the active one is removed": (
+        gradual(want("1")),
+        Observed(active=loaded("2"), standbys=(loaded("1"),)),
+        Activate(loaded("1")),
+    ),
+    "a newer version is activated in place of one in quarantine": (
+        gradual(want("2"), want("1", is_excluded=True)),
+        Observed(active=loaded("1", quarantined=True), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "a newer version is activated in place of one that cannot answer": (
+        gradual(),
+        Observed(active=loaded("1", lost=True), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "a version on its way is left alone": (gradual(), SHARED, None),
+    "a version on its way is no surplus": (gradual(), replace(SHARED, keep_warm=0), None),
+    "a standby beside it is": (
+        gradual(),
+        replace(SHARED, standbys=(loaded("0"), loaded("2")), keep_warm=0),
+        Retire(loaded("0")),
+    ),
+    "a version that has passed is activated": (
+        gradual(),
+        replace(SHARED, arrival=replace(ARRIVING, has_passed=True)),
+        Activate(loaded("2")),
+    ),
+    "a version on its way takes over when the active one cannot answer any more": (
+        gradual(),
+        replace(SHARED, active=loaded("1", lost=True)),
+        Activate(loaded("2")),
+    ),
+    "a version on its way that is pinned takes over": (gradual(pin="2"), SHARED, Activate(loaded("2"))),
+    "a pin on the active version ends it": (gradual(pin="1"), SHARED, EndArrival("version '1' is pinned")),
+    "unloading ends it first": (gradual(is_unloaded=True), SHARED, EndArrival("the model is unloaded")),
+    "its quarantine ends it": (
+        gradual(want("2", is_excluded=True), want("1")),
+        replace(SHARED, standbys=(loaded("2", quarantined=True),)),
+        EndArrival("it may not be activated any more"),
+    ),
+    "the removal of its files ends it": (gradual(want("1")), SHARED, EndArrival("it may not be activated any more")),
+    "the loss of its copy ends it": (
+        gradual(),
+        replace(SHARED, standbys=(loaded("2", lost=True),)),
+        EndArrival("it may not be activated any more"),
+    ),
+    "a newer version that is ready ends it": (
+        gradual(want("3"), *ONE_TWO),
+        replace(SHARED, standbys=(loaded("3"), loaded("2"))),
+        EndArrival("version '3' is wanted instead"),
+    ),
+    "a newer version that is not ready yet does not": (gradual(want("3"), *ONE_TWO), SHARED, Stage(want("3"))),
+    "a newer version that settles does not": (gradual(fresh("3", not_before=101.0), *ONE_TWO), SHARED, None),
+    "nor one that is tried again later": (
+        gradual(want("3", not_before=101.0, has_failed=True), *ONE_TWO),
+        SHARED,
+        None,
+    ),
+    "a version that has passed is activated although a newer one settles": (
+        gradual(fresh("3", not_before=101.0), *ONE_TWO),
+        replace(SHARED, arrival=replace(ARRIVING, has_passed=True)),
+        Activate(loaded("2")),
+    ),
+    "the version before keeps its part while the new one is active": (gradual(), replace(BAKING, keep_warm=0), None),
+    "a pin ends its part": (gradual(pin="2"), BAKING, EndArrival("version '2' is pinned")),
+    "a pin on the version before ends its part, too": (
+        gradual(pin="1"),
+        BAKING,
+        EndArrival("version '1' is pinned"),
+    ),
+    "the quarantine of the version before ends its part": (
+        gradual(want("2"), want("1", is_excluded=True)),
+        replace(BAKING, standbys=(loaded("1", quarantined=True),)),
+        EndArrival("the version before cannot answer any more"),
+    ),
+    "a newer version ends its part": (
+        gradual(want("3"), *ONE_TWO),
+        replace(BAKING, standbys=(loaded("3"), loaded("1"))),
+        EndArrival("version '3' is wanted instead"),
+    ),
+    "the quarantine of the new version ends its part": (
+        gradual(want("2", is_excluded=True), want("1")),
+        replace(BAKING, active=loaded("2", quarantined=True)),
+        EndArrival("version '1' is wanted instead"),
+    ),
+    "when it is stopped no newer version is even evaluated": (
+        gradual(want("2", is_staged=True), want("1"), is_stopped=True),
+        Observed(active=loaded("1")),
+        None,
+    ),
+    "when it is stopped a newer version that is ready stays a standby": (
+        gradual(is_stopped=True),
+        Observed(active=loaded("1"), standbys=(loaded("2"),)),
+        None,
+    ),
+    "when it is stopped a pinned version is activated": (
+        gradual(is_stopped=True, pin="2"),
+        Observed(active=loaded("1"), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "when it is stopped the active version may still be replaced by one that can answer": (
+        gradual(is_stopped=True),
+        Observed(active=loaded("1", lost=True), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "when it is stopped the first version is loaded": (gradual(is_stopped=True), Observed(), Stage(want("2"))),
+}
+CASES |= ARRIVALS
 
 
 @pytest.mark.parametrize("name", CASES)

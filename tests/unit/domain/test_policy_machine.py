@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -13,9 +13,12 @@ from serving.domain.listing import FileStamp
 from serving.domain.policy import (
     Action,
     Activate,
+    Arrival,
     Cancel,
     Desired,
+    EndArrival,
     Evaluate,
+    Introduce,
     LoadedVersion,
     Observed,
     Retire,
@@ -60,13 +63,16 @@ class World:
     standbys: list[LoadedVersion] = field(default_factory=list)
     running: RunningCandidate | None = None
     keep_warm: int = 1
+    is_gradual: bool = False
+    is_stopped: bool = False
+    arrival: Arrival | None = None
 
     # --- what the policy sees ----------------------------------------------------------------------------------------
 
     def choose_action(self) -> Action | None:
         standbys = tuple(map(self._seen, self.standbys))
         active = self._seen(self.active) if self.active else None
-        observed = Observed(active, standbys, self.running, self.keep_warm)
+        observed = Observed(active, standbys, self.running, self.keep_warm, self.arrival)
         return choose_action(self.desired(), observed, self.now)
 
     def desired(self) -> Desired:
@@ -81,7 +87,9 @@ class World:
             until = self.failed.get(self.kept, 0.0)
             excluded = self.kept in self.quarantined
             kept = WantedVersion(version, (), self.kept, True, until, excluded, has_failed=until > 0)
-        return Desired(tuple(versions), self.pin, self.is_unloaded, kept, self._removed_at())
+        return Desired(
+            *(tuple(versions), self.pin, self.is_unloaded, kept, self._removed_at(), self.is_gradual, self.is_stopped)
+        )
 
     def _removed_at(self) -> float:
         is_removed = self.active is not None and self.active.version not in self.files
@@ -135,15 +143,47 @@ class World:
             case Cancel():
                 assert self.running is not None
                 self.running = None
+            case Introduce(one):
+                self._introduce(one)
+            case EndArrival():
+                assert self.arrival is not None
+                self.arrival = None
             case Activate(one):
                 self._activate(next(each for each in self.standbys if each.digest == one.digest))
             case Retire(one):
+                arrival = self.arrival
+                assert arrival is None or one.digest != arrival.digest, "what arrives was unloaded"
+                assert arrival is None or not arrival.is_baking or one.version != arrival.kept
                 if self.active is not None and one.digest == self.active.digest:
                     assert self.is_unloaded
                     self.active = None
                 self.standbys = [each for each in self.standbys if each.digest != one.digest]
 
+    def _introduce(self, one: LoadedVersion) -> None:
+        assert self.arrival is None
+        assert self.active is not None
+        assert not self.must_leave()
+        assert self.pin is None
+        assert self.is_gradual
+        assert not self.is_stopped
+        assert one.digest not in self.quarantined | self.lost
+        assert order_key(one.version) >= order_key(self.active.version)
+        self.arrival = Arrival(one.version, one.digest, self.active.version)
+
+    def _pass_on(self, chosen: LoadedVersion) -> None:
+        """Take note of what becomes active: only what has passed does, unless what is active cannot stay."""
+        arrival, self.arrival = self.arrival, None
+        if self.active is None or self.must_leave() or self.pin is not None or not self.is_gradual:
+            return
+        if order_key(chosen.version) < order_key(self.active.version):
+            return
+        assert arrival is not None, "a newer version took over at once"
+        assert arrival.has_passed
+        assert arrival.digest == chosen.digest
+        self.arrival = replace(arrival, is_baking=True)
+
     def _activate(self, chosen: LoadedVersion) -> None:
+        self._pass_on(chosen)
         assert chosen.digest not in self.lost
         if self.now < self._removed_at() and not self.must_leave() and self.pin is None:
             assert self.active is not None
@@ -189,7 +229,7 @@ class World:
 
     def restart(self) -> None:
         """Die and come back: nothing is loaded, the state and the cache are as they were."""
-        self.active, self.running = None, None
+        self.active, self.running, self.arrival = None, None, None
         self.standbys.clear()
         self.failed.clear()
         self.kept = None if self.remembered in self.lost else self.remembered
@@ -200,17 +240,27 @@ class World:
         self.now += SETTLE_SECONDS
         self.act()
 
-    def act(self) -> None:
-        """Do what the policy says until it says nothing any more; it takes no time."""
+    def act(self, *, is_judged: bool = True) -> None:
+        """Do what the policy says until it says nothing any more; it takes no time.
+
+        What arrives passes at once if it is judged; else it stays on its way.
+        """
         for _ in range(MOST_STEPS):
             action = self.choose_action()
             if action is not None:
                 self.apply(action)
             elif self.running is not None:
                 self.finish()
+            elif self.arrival is not None and is_judged:
+                self.judge()
             else:
                 return
         pytest.fail(f"the policy does not come to rest: {self}")
+
+    def judge(self) -> None:
+        """Let what arrives pass, or let the version before lose its part."""
+        assert self.arrival is not None
+        self.arrival = None if self.arrival.is_baking else replace(self.arrival, has_passed=True)
 
     # --- what should come of it --------------------------------------------------------------------------------------
 
@@ -271,9 +321,10 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
 
-    @initialize(versions=st.sets(VERSIONS, min_size=2))
-    def begin(self, versions: set[str]) -> None:
+    @initialize(versions=st.sets(VERSIONS, min_size=2), is_gradual=st.booleans())
+    def begin(self, versions: set[str], is_gradual: bool) -> None:
         """A store of some versions that have settled."""
+        self.world.is_gradual = is_gradual
         for version in sorted(versions):
             self.drop(version, is_good=True)
         self.world.now += SETTLE_SECONDS
@@ -336,6 +387,41 @@ class Life(RuleBasedStateMachine):
     @rule(keep_warm=st.integers(0, 2))
     def configure(self, keep_warm: int) -> None:
         self.world.keep_warm = keep_warm
+
+    @rule(version=VERSIONS)
+    def arrive(self, version: str) -> None:
+        """A version appears and gets on its way, if it may."""
+        self.drop(version, is_good=True)
+        self.world.now += SETTLE_SECONDS
+        self.world.act(is_judged=False)
+
+    @precondition(lambda self: self.world.arrival is not None)
+    @rule()
+    def judge(self) -> None:
+        self.world.judge()
+
+    @precondition(lambda self: self.world.arrival is not None)
+    @rule(is_second=st.booleans())
+    def roll_back(self, is_second: bool) -> None:
+        """The judge finds what arrives worse; perhaps for the second time."""
+        world = self.world
+        assert world.arrival is not None
+        world.quarantined.add(world.arrival.digest)
+        world.is_stopped = is_second
+        world.arrival = None
+
+    @precondition(lambda self: self.world.is_stopped)
+    @rule()
+    def rest_while_stopped(self) -> None:
+        """Nothing newer takes over, unless what is active has to go or an operator chooses another version."""
+        world, before = self.world, self.world.active
+        may_stay = before is not None and not world.must_leave() and world.pin is None and not world.is_unloaded
+        world.rest()
+        if may_stay and world.is_gradual:
+            assert before is not None
+            assert world.active is not None
+            assert order_key(world.active.version) <= order_key(before.version)
+            assert world.running is None
 
     @rule(seconds=st.sampled_from([1.0, SETTLE_SECONDS, BACKOFF_SECONDS]))
     def wait(self, seconds: float) -> None:
@@ -407,6 +493,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def rest(self) -> None:
         world = self.world
+        world.is_stopped = False
         world.rest()
         expected = world.aspired()
         assert (world.active.digest if world.active else None) == expected, world

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from serving import sandbox
+from serving.domain.recent_rows import AnsweredRows, RecentRows
+from serving.domain.report import GateResult
 from serving.domain.signature import Container
 from serving.hosting.zygote import Zygote
 from serving.rows.batch import Batch
+from serving.wire.recent_rows_document import encode_recent_rows
 from tests.unit.hosting.hosted import ask, evaluate, fit_models, run_zygote
 
 FIT = """
@@ -106,6 +109,27 @@ def test_a_model_that_takes_a_table_is_refused_without_pandas(zygote: Zygote, ma
     assert report.refusal.gate == "load"
     assert report.refusal.evidence == (
         "the model takes or holds a table, and its environment has no pandas: install pandas there"
+    )
+
+
+def test_recent_rows_are_replayed_there(zygote: Zygote, material: Path) -> None:
+    rows, expected = np.load(material / "rows.npy").tolist(), np.load(material / "histogram.npy").tolist()
+    first = zygote.spawn()
+    signature = evaluate(first, material / "histogram.joblib").report.signature
+    first.close()
+
+    def replay(*more: object) -> GateResult:
+        recent = RecentRows("1", (AnsweredRows([*rows, *more], {"predict": [*expected, *[0.5] * len(more)]}),))
+        fields = {"recent_rows": encode_recent_rows(recent), "active_signature": signature, "active_version": "1"}
+        host = zygote.spawn()
+        report = evaluate(host, material / "histogram.joblib", **fields).report
+        host.close()
+        return next(result for result in report.gates if result.gate == "replay")
+
+    assert replay().evidence == ("answers 120 recent rows, as the active version 1 does; predict: the same numbers")
+    assert replay([1.0, "secret", 2.0]).evidence == (
+        "1 of 121 recent rows, which the active version 1 answers, are not answered as well; "
+        "the first: it does not take them, by column 'x1'"
     )
 
 

@@ -86,7 +86,8 @@ class Control:
         self.rollout = RolloutSettings()
         self.history = History(directory, "basis", 100)
         self.history.start()
-        metrics, decisions, served = Metrics("0"), self.history.decisions, self.history.served
+        self.metrics = metrics = Metrics("0")
+        decisions, served = self.history.decisions, self.history.served
         journal = Journal(self.history.events, self.history.verdicts, metrics)
         self.fingerprint = "of no environments"
         self.environments = EnvironmentWatch(lambda: self.fingerprint, self.history.verdicts, 1.0)
@@ -96,7 +97,8 @@ class Control:
         executor: Any = self.threads
         activation = Activation(self.plane, journal, decisions, served, metrics)
         respawn = Respawn(runner, journal, metrics, executor, self._post, self.plane, settings.candidate)
-        shifts = ShiftWatch(self.plane, executor, self._post)
+        comparers: Any = Threads()  # whose work never ends
+        shifts = ShiftWatch(self.plane, comparers, self._post)
         rollouts = Rollouts(
             lambda _: self.rollout, activation, journal, decisions, self.history.rollouts, metrics, shifts
         )
@@ -118,10 +120,11 @@ class Control:
         self.turn()
 
     def turn(self) -> None:
-        """Let the reconciler take one turn: what was posted, then what is due."""
+        """Let the reconciler take one turn: what was posted, then what has been counted, then what is due."""
         posted, self._posted = self._posted, []
         for message in posted:
             self.table.take(message)
+        self.table.rollouts.look(self.table.models.values(), self.now)
         self.journal.dirty |= self.environments.find_models_to_retry(self.now) & self.table.models.keys()
         self.table.advance_due(self.now)
 

@@ -54,7 +54,8 @@ class FakePlane:
     def prepare(self, command: Prepare) -> None:
         """Keep a plan."""
         for route in command.plan.routes.values():
-            missing = {*route.loaded, *([route.active] if route.active else [])} - self.loaded
+            shared = [route.split.new, route.split.old] if route.split is not None else []
+            missing = {*route.loaded, *([route.active] if route.active else []), *shared} - self.loaded
             assert not missing, f"the plan names what is not loaded: {missing}"
         assert command.plan.generation > self.plan.generation
         self._prepared = command.plan

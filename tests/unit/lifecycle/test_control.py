@@ -451,6 +451,17 @@ def test_a_refusal_by_recent_rows_holds_against_the_active_version_only(control:
     assert not exclusion.is_refused(control.model, control.record("2")), "it may be tried again"
 
 
+def test_a_refusal_by_recent_rows_of_a_version_that_has_gone_meanwhile_does_not_hold(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.stage("2")
+    control.history.served.contracts.clear()
+    control.model.active = None
+    control.refuse("2", "replay")
+    assert not control.table._exclusion.is_refused(control.model, control.record("2"))
+
+
 def test_a_pin_outweighs_a_refusal_by_recent_rows(control: Control) -> None:
     control.drop("1")
     control.serve("1")

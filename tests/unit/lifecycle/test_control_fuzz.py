@@ -24,11 +24,13 @@ from serving.domain.decision import (
     PinVersion,
     ReleaseVersion,
     RollBackModel,
+    SteerRollout,
     UnloadModel,
     UnpinModel,
 )
 from serving.domain.listing import Entry, FileStamp, Fingerprint
-from serving.domain.plan import Drained, Hosted, HostGone, Load, ReplaceHost
+from serving.domain.plan import Drained, Hosted, HostGone, Load, ReplaceHost, Route
+from serving.domain.rollout import RolloutAction, RolloutPhase
 from serving.domain.state import State
 from serving.domain.version import Format, VersionId, order_key
 from serving.lifecycle.candidate import (
@@ -45,6 +47,7 @@ from serving.lifecycle.candidate import (
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.state_file import StateFile
+from serving.settings import RolloutSettings
 from tests.fakes import NUMBERS
 from tests.unit.lifecycle.control import Control, Work, entry, passed, refused
 
@@ -61,10 +64,12 @@ class Day:
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.random = Random(seed)
-        usual = (15, 2, 45, 10, 15, 15, 10, 1)  # of what happens, in the order of `take_event`
+        usual = (15, 2, 45, 10, 15, 15, 10, 1, 10 if seed % 2 else 0)  # of what happens, in the order of `take_event`
         self.slow = self.random.choice((*WORK, None))
         self.weights = [weight * self.random.choice((0.3, 1, 3)) for weight in usual]
         self.control = Control(directory)
+        if seed % 2:
+            self.control.rollout = self.choose_rollout()
         table, history, journal = self.control.table, self.control.history, self.control.journal
         store: Any = None  # no decision here is about it
         self.operations = Operations(store, table, table._exclusion, history, journal, table.rollouts)
@@ -76,6 +81,18 @@ class Day:
         self.is_listed = True
         self.has_passed: set[VersionId] = set()
         self.was_active: dict[str, VersionRecord | None] = {}
+
+    def choose_rollout(self) -> RolloutSettings:
+        """Return settings under which newer versions take over step by step."""
+        return RolloutSettings(
+            strategy=self.random.choice(("canary", "canary", "shadow")),
+            steps=(20.0, 50.0),
+            step_seconds=self.random.choice((0.0, 60.0)),
+            min_requests=20,
+            on_inconclusive=self.random.choice(("hold", "promote", "rollback")),
+            holdback=self.random.choice((0.0, 5.0)),
+            bake_seconds=100.0,
+        )
 
     # --- what may happen ----------------------------------------------------------------------------------------------
 
@@ -95,7 +112,7 @@ class Day:
         """Let one thing happen."""
         happens = (
             *(self.change_store, self.lose_store, self.end_work, self.lose_host, self.drain),
-            *(self.decide, self.wait, self.control.turn),
+            *(self.decide, self.wait, self.control.turn, self.answer),
         )
         self.random.choices(happens, self.weights)[0]()
 
@@ -223,7 +240,22 @@ class Day:
         decisions: list[ModelDecision] = [PinVersion(name, version)] * 4
         decisions += [UnpinModel(name), RollBackModel(name), ReleaseVersion(name, version), LoadModel(name)] * 2
         decisions += [UnloadModel(name)]
+        if self.control.rollout.strategy != "swap":
+            decisions += [SteerRollout(name, action) for action in RolloutAction]
         self.operations.decide(self.random.choice(decisions), "somebody")
+        self.control.turn()
+
+    def answer(self, *, is_evening: bool = False) -> None:
+        """Answer requests while a model's versions share them; in the evening well."""
+        for name, model in self.control.table.models.items():
+            run = model.rollout
+            if run is not None:
+                worst = 0 if is_evening else self.random.choice((0, 0, 0, 1, 30))
+                for is_new, bad in ((True, worst), (False, self.random.choice((0, 0, worst)))):
+                    for place in range(600 if is_evening else 60):
+                        is_bad = place < bad
+                        self.control.metrics.count_in_split(name, run.number, None, is_new=is_new, is_bad=is_bad)
+        self.control.now += 0.5
         self.control.turn()
 
     def wait(self) -> None:
@@ -257,7 +289,10 @@ class Day:
         assert [record.id for record in model.loaded] == [*route.loaded]
         assert (model.active.id if model.active else None) == route.active
         assert {record.id for record in model.loaded} <= self.has_passed
-        assert all(record.state is State.READY for record in model.standbys)
+        run = model.rollout
+        arriving = None if run is None or run.phase is RolloutPhase.BAKE else run.new
+        assert all(record.state is State.READY for record in model.standbys if record is not arriving)
+        self.check_rollout(model, route)
         assert all(record.state is State.DRAINING for record in model.leaving)
         assert model.active is None or model.active.state is State.ACTIVE
         assert model.running is None or model.running.state in UNDER_WAY
@@ -267,6 +302,22 @@ class Day:
         before, self.was_active[model.name] = self.was_active.get(model.name), model.active
         if before is not None and model.active is not None and before is not model.active:
             self.check_swap(model, before, model.active)
+
+    def check_rollout(self, model: ModelRecord, route: Route) -> None:
+        """What shares the requests of a model is loaded, is not in quarantine, and is what control knows."""
+        run, decisions = model.rollout, self.control.history.decisions
+        assert route.split == (None if run is None else run.to_split())
+        if run is None:
+            return
+        assert {run.new, run.old} <= {*model.loaded}
+        assert run.new is not run.old
+        assert (run.new if run.phase is RolloutPhase.BAKE else run.old) is model.active
+        assert run.new.state in (State.ACTIVE, State.CANARY, State.SHADOW)
+        assert (run.new.state is State.ACTIVE) == (run.phase is RolloutPhase.BAKE)
+        for record in (run.new, run.old):
+            assert not decisions.is_quarantined(model.name, record.version, record.digest), "it is in quarantine"
+            assert record is model.active or not record.is_copy_lost, "it cannot answer"
+        assert model.name not in decisions.pins, "a pinned version answers everything"
 
     def is_candidate_of(self, work: Work, model: ModelRecord) -> bool:
         first = work.arguments[0]
@@ -292,7 +343,10 @@ class Day:
                 self.drain()
             else:
                 self.control.now += 10_000
-                self.control.turn()
+                self.release_rollouts()
+                self.answer(is_evening=True)
+                if any(model.rollout is not None for model in self.control.table.models.values()):
+                    continue
                 if not (self.control.threads.waiting or self.draining or self.control.plane.unloaded):
                     break
         else:
@@ -300,6 +354,13 @@ class Day:
         self.check()
         for model in self.control.table.models.values():
             self.check_rest(model)
+
+    def release_rollouts(self) -> None:
+        """Let nothing that an operator or the judge has stopped stay so."""
+        for model in self.control.table.models.values():
+            is_held = model.rollout is not None and model.rollout.is_held
+            if is_held or self.control.table.rollouts.is_stopped(model.name):
+                assert self.operations.decide(SteerRollout(model.name, RolloutAction.RESUME), "somebody") is None
 
     def check_rest(self, model: ModelRecord) -> None:
         decisions, exclusion = self.control.history.decisions, self.control.table._exclusion
@@ -326,7 +387,7 @@ class Day:
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nothing durable: it would take most of the time."""
-    for name in ("write", "write_decision", "write_later"):
+    for name in ("write", "write_decision", "write_later", "decide_later"):
         monkeypatch.setattr(StateFile, name, lambda *_: None)
 
 

@@ -57,6 +57,11 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     first.verdicts.note_accepted(ID)
     first.lone_names.recognise(ID, ())
     first.served.note_active(ID, SIGNATURE, SIGNED)
+    first.decisions.set_label("m", "best", "2")
+    first.served.note_labels("m", [("best", ID), ("new", None)])
+    first.decisions.set_label("m", "gone", "1")
+    first.served.note_labels("m", [("gone", ID)])
+    first.decisions.remove_label("m", "gone")
     first.decisions.unload("m")
     first.decisions.unload("n")
     first.decisions.load("n")
@@ -65,6 +70,8 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     second = opened(tmp_path)
     assert second.decisions.pins == {"m": "1"}
     assert second.decisions.quarantine == {("m", "1", ID.digest)}
+    assert second.decisions.labels == {("m", "best"): "2"}
+    assert second.served.labelled == {"m": {"best": ("1", ID.digest)}}
     assert second.verdicts.refusals[ID].report == REFUSED
     assert second.verdicts.refusals[ID].against == "sha256:bb"
     assert second.verdicts.accepted == {("m", "1"): ID.digest}

@@ -10,6 +10,8 @@ import pytest
 from serving.domain.plan import Drained
 from serving.domain.state import State
 from serving.lifecycle.candidate import CandidateFailed, CandidateStaged, CopyDamaged
+from serving.lifecycle.evaluation_request import Comparison
+from serving.lifecycle.evaluation_runs import EvaluationRuns
 from tests.unit.lifecycle.control import Control, artifact, identity
 
 
@@ -157,6 +159,7 @@ def test_a_model_that_is_unloaded_takes_its_labels_with_it_and_brings_them_back(
     assert (control.loaded, answers(control)) == ([], {"old": None})
     for version in ("3", "2"):
         control.tell(Drained(identity(version)))
+    assert identity("2").digest in control.table.digests_in_use(), "its copy in the cache is needed"
     control.history.decisions.load("m")
     control.mark()
     control.serve("3")
@@ -165,13 +168,16 @@ def test_a_model_that_is_unloaded_takes_its_labels_with_it_and_brings_them_back(
 
 
 def test_what_a_label_answered_with_answers_after_a_restart_whatever_the_store_has(
-    control: Control, tmp_path: Path
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 24."""
     label(control, "old", "2")
     after = restarted(control, tmp_path)
-    after.pass_gates("3")
-    assert not after.model.is_settled, "readiness waits for it"
+    with monkeypatch.context() as full:
+        full.setattr(EvaluationRuns, "has_room", False)  # other models take all there is
+        after.pass_gates("3")
+        assert (after.work, after.model.is_settled) == ([], False), "readiness waits for it"
+    after.turn()
     after.pass_gates("2")
     assert (after.active, answers(after), after.work) == ("3", {"old": "2"}, [])
     assert after.model.is_settled
@@ -193,6 +199,25 @@ def test_a_label_that_was_moving_at_a_restart_answers_as_before_until_the_new_ve
     after.history.close()
 
 
+def test_what_answered_before_a_restart_is_compared_with_nothing(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The contract of another version that an operator has pinned, for example, would keep it out."""
+    label(control, "new", "3")
+    control.history.decisions.pin("m", "2")
+    control.mark()
+    assert (control.active, answers(control)) == ("2", {"new": "3"})
+    after = restarted(control, tmp_path)
+    after.pass_gates("2")
+    compared: list[Comparison] = []
+    monkeypatch.setattr(
+        after.runner, "evaluate", lambda _candidate, _artifact, with_what, *_: compared.append(with_what)
+    )
+    assert after.work == [None]
+    assert compared == [Comparison(answered_digest=identity("3").digest)]
+    after.history.close()
+
+
 def test_a_copy_that_is_damaged_at_a_restart_is_copied_again(control: Control, tmp_path: Path) -> None:
     label(control, "old", "2")
     after = restarted(control, tmp_path, "3", "2")
@@ -204,6 +229,36 @@ def test_a_copy_that_is_damaged_at_a_restart_is_copied_again(control: Control, t
     after.history.close()
 
 
+def test_a_copy_that_is_damaged_and_not_in_the_store_is_gone(control: Control, tmp_path: Path) -> None:
+    label(control, "old", "2")
+    after = restarted(control, tmp_path, "3")
+    after.pass_gates("3")
+    after.finish(CandidateStaged(artifact("3")))
+    after.finish(CopyDamaged("it has other bytes"))
+    after.now += 1000.0
+    after.turn()
+    assert (after.work, answers(after)) == ([], {"old": None})
+    assert after.model.problem == "label 'old' names '2', which is not in the store; nothing answers for it"
+    after.history.close()
+
+
+def test_what_answered_from_the_cache_is_not_loaded_again_when_its_label_has_moved(
+    control: Control, tmp_path: Path
+) -> None:
+    label(control, "old", "2")
+    after = restarted(control, tmp_path, "3")
+    after.pass_gates("3")
+    after.stage("3")
+    after.pass_gates("2")
+    label(after, "old", "3")
+    for versions in (("4", "3"), ("5", "4", "3")):
+        after.drop(*versions)
+        after.serve(versions[0])
+    after.tell(Drained(identity("2")))
+    assert (after.work, answers(after), after.loaded) == ([], {"old": "3"}, ["5", "4", "3"])
+    after.history.close()
+
+
 def test_a_label_that_was_removed_loads_nothing_at_a_restart(control: Control, tmp_path: Path) -> None:
     label(control, "old", "2")
     unlabel(control, "old")
@@ -211,6 +266,20 @@ def test_a_label_that_was_removed_loads_nothing_at_a_restart(control: Control, t
     after.pass_gates("3")
     after.finish(CandidateStaged(artifact("3")))
     assert (after.work, after.history.served.labelled) == ([], {})
+    after.history.close()
+
+
+def test_a_model_that_is_gone_takes_what_its_labels_answered_with_along(control: Control, tmp_path: Path) -> None:
+    label(control, "old", "2")
+    control.history.decisions.unload("m")
+    control.drop()
+    for version in ("3", "2"):
+        control.tell(Drained(identity(version)))
+    assert (control.table.models, control.history.served.labelled) == ({}, {})
+    control.history.flush()
+    control.history.close()
+    after = Control(tmp_path)
+    assert after.history.served.labelled == {}
     after.history.close()
 
 

@@ -39,12 +39,15 @@ def started(directory: Path) -> History:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A state in which m/2 is in quarantine, m is pinned to 1, which was active, and n is unloaded; closed in order."""
+    """A state in which m/2 is in quarantine, m is pinned to 1, which was active and has a label, and n is unloaded;
+    closed in order.
+    """
     made = started(tmp_path)
     made.served.note_active(GOOD, None, None)
     made.decisions.quarantine_version(BAD)
     made.decisions.pin("m", "1")
     made.decisions.unload("n")
+    made.decisions.set_label("m", "best", "1")
     made.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.json", DATABASE_NAME, f"{DATABASE_NAME}.copy"]
     return tmp_path
@@ -67,6 +70,7 @@ def has_every_decision(found: History) -> bool:
         found.decisions.quarantine == {("m", "2", "sha256:bad")}
         and found.decisions.pins == {"m": "1"}
         and found.decisions.unloaded == {"n"}
+        and found.decisions.labels == {("m", "best"): "1"}
         and found.served.active == {"m": ("1", "sha256:good")}
     )
 
@@ -112,6 +116,13 @@ def edit_a_pin(path: Path) -> None:
     connection.close()
 
 
+def edit_a_label(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE labels SET version = '9'")
+    connection.commit()
+    connection.close()
+
+
 def forget_a_quarantine(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("DELETE FROM quarantine")
@@ -135,7 +146,7 @@ def lose_the_version(path: Path) -> None:
 
 DAMAGES: tuple[Callable[[Path], None], ...] = (
     *(overwrite, truncate, halve, cut_header, link_to_nowhere, replace_by_another, Path.unlink),
-    *(edit_a_pin, forget_a_quarantine, lose_a_table, lose_the_version),
+    *(edit_a_pin, edit_a_label, forget_a_quarantine, lose_a_table, lose_the_version),
 )
 
 
@@ -251,6 +262,7 @@ def test_random_damage_loses_no_decision_silently(tmp_path: Path, kind: str) -> 
     made.decisions.quarantine_version(BAD)
     made.decisions.pin("m", "1")
     made.decisions.unload("n")
+    made.decisions.set_label("m", "best", "1")
     for path in (tmp_path / "made").iterdir():  # as kill -9 leaves it: all decisions are in the log
         (tmp_path / "kept").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "kept")

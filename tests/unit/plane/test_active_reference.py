@@ -13,7 +13,7 @@ import pytest
 from serving.domain.errors import NothingActive, Unavailable, UnknownModel, UnknownVersion
 from serving.domain.version import VersionId
 from serving.plane import active_reference
-from serving.plane.active_reference import ActiveReference, activate, lease, read
+from serving.plane.active_reference import ActiveReference, Label, Role, activate, find, lease, read
 from serving.plane.servable import Servable
 from tests.fakes import make_model_reference
 from tests.unit.plane.test_servable import SIGNATURE
@@ -46,6 +46,33 @@ def test_what_cannot_be_leased_is_said_clearly() -> None:
         lease(state, "m", "9")
     with pytest.raises(NothingActive):
         lease(SimpleNamespace(active=reference(None)), "m")
+
+
+def test_a_label_is_the_version_that_an_operator_has_named() -> None:
+    one, two = servable("1"), servable("2")
+    known = make_model_reference(two, one, old=one, stable=one, coming=None)
+    state = SimpleNamespace(active=ActiveReference({"m": known}))
+    assert find(state, "m", Label("old")) is one
+    assert find(state, "m", Label("stable", Role.ACTIVE)) is one, "an operator's label comes first"
+    with pytest.raises(UnknownVersion, match=r"'m' has no label 'new' \(it has: old, stable, coming\)"):
+        find(state, "m", Label("new"))
+    for otherwise in (None, "2", Role.ACTIVE):
+        with pytest.raises(
+            Unavailable, match=r"label 'coming' of 'm' names a version that is not loaded; GET /models/m"
+        ):
+            find(state, "m", Label("coming", otherwise))
+
+
+def test_a_label_that_no_operator_has_set_is_what_the_caller_says() -> None:
+    one, two = servable("1"), servable("2")
+    state = SimpleNamespace(active=reference(two, one))
+    assert find(state, "m", Label("stable", Role.ACTIVE)) is two
+    assert find(state, "m", Label("previous", Role.PREVIOUS)) is one
+    assert find(state, "m", Label("1", "1")) is one
+    with pytest.raises(UnknownVersion, match=r"'m' has no label '9' \(it has: none\)"):
+        find(state, "m", Label("9", "9"))
+    with pytest.raises(NothingActive):
+        find(SimpleNamespace(active=reference(None)), "m", Label("stable", Role.ACTIVE))
 
 
 def test_a_lease_outlives_a_swap() -> None:

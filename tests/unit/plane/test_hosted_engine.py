@@ -147,6 +147,36 @@ def test_an_outage_is_told_at_once_until_a_host_is_there_again(hosts: Hosts) -> 
     run(scenario())
 
 
+@pytest.mark.parametrize("is_lost_before", [True, False])
+def test_when_no_other_host_comes_those_who_would_wait_for_one_are_told_at_once(
+    hosts: Hosts, is_lost_before: bool
+) -> None:
+    """So it is with a version that is unloaded: until their deadline they would wait for nothing."""
+
+    def die(batch: Batch) -> np.ndarray:
+        raise SystemExit
+
+    lost: list[HostedEngine] = []
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        await engine.attach(hosts(die if is_lost_before else doubled))
+        if not is_lost_before:
+            engine.expect_no_host(HostLost("it is unloaded"))
+            assert (await engine.predict("predict", rows(1), 30)).list_rows() == [2.0], "its host is still there"
+            await engine.attach(hosts(die))
+        requests = [asyncio.ensure_future(engine.predict("predict", rows(i), 30)) for i in range(3)]
+        await until(lambda: lost)
+        if is_lost_before:
+            assert not any(request.done() for request in requests)
+            engine.expect_no_host(HostLost("it is unloaded"))
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes] == ["it is unloaded"] * 3
+        await engine.close()
+
+    run(scenario())
+
+
 def test_an_answer_that_cannot_be_read_costs_the_host_its_life(hosts: Hosts) -> None:
     gate = Gate()
     host = hosts(gate)

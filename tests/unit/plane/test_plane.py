@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serving.domain.errors import ModelFailed
+from serving.domain.errors import ModelFailed, Unavailable
 from serving.domain.plan import (
     Commit,
     Compiled,
@@ -31,7 +31,7 @@ from serving.domain.plan import (
 )
 from serving.domain.version import VersionId
 from serving.plane import plane as planes
-from serving.plane.active_reference import ActiveReference, find, lease, read
+from serving.plane.active_reference import ActiveReference, Label, find, lease, read
 from serving.plane.plane import Plane
 from tests.fakes import NUMBERS, FakeEngine
 from tests.unit.domain.test_plan import BOUNDS
@@ -58,6 +58,9 @@ class Engine(FakeEngine):
         self.host = host
 
     def report_outage(self, error: Exception) -> None:
+        self.outages.append(error)
+
+    def expect_no_host(self, error: Exception) -> None:
         self.outages.append(error)
 
     async def close(self) -> None:
@@ -118,6 +121,21 @@ def test_what_is_prepared_answers_when_it_is_committed(monkeypatch: pytest.Monke
         assert find(scene.state, "m").id == TWO
         assert list(scene.state.active.models["m"].loaded) == ["1", "2"], "in the order in which they were last active"
         assert (scene.engine("1").name, scene.engine("1").max_batch_rows) == ("sklearn", 8)
+
+    run(scenario, monkeypatch)
+
+
+def test_labels_answer_with_what_the_plan_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(scene: Scene) -> None:
+        for key in (ONE, TWO):
+            await scene.load(key)
+        route = Route(TWO, (TWO, ONE), labels=(("old", ONE), ("coming", None)))
+        plan = scene._plan.with_route("m", route)
+        scene.plane.prepare(Prepare(plan))
+        scene.plane.commit(Commit(plan.generation))
+        assert find(scene.state, "m", Label("old")).id == ONE
+        with pytest.raises(Unavailable):
+            find(scene.state, "m", Label("coming"))
 
     run(scenario, monkeypatch)
 
@@ -283,6 +301,23 @@ def test_those_who_wait_for_a_host_are_told_when_to_come_back(monkeypatch: pytes
         await asyncio.sleep(0)
         (error,) = scene.engine("1").outages
         assert (str(error), error.retry_after_seconds) == ("no memory", 7)
+
+    run(scenario, monkeypatch)
+
+
+def test_those_who_wait_for_the_host_of_a_version_that_is_unloaded_are_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.load(ONE)
+        await scene.load(TWO)
+        scene.commit(ONE, ONE)
+        engine = scene.engine("1")
+        scene.commit(TWO, TWO)
+        async with told(scene):
+            scene.plane.unload(Unload(ONE))
+        (error,) = engine.outages
+        assert str(error) == "version '1' is not served any more, and its process has ended; try again"
 
     run(scenario, monkeypatch)
 

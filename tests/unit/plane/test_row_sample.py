@@ -68,3 +68,4 @@ def test_a_sample_fits_the_signatures_of_the_same_columns() -> None:
     other = MIXED.features[0].model_copy(update={"dtype": Dtype.ANY})
     assert not sample.fits(MIXED.model_copy(update={"features": (other, *MIXED.features[1:])}))
     assert not sample.fits(MIXED.model_copy(update={"container": Container.ARRAY}))
+    assert not sample.fits(MIXED.model_copy(update={"is_typed": True}))

@@ -11,6 +11,7 @@ import pytest
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.paths import PREDICTION_ENDS, prediction_of
 from serving.domain.signature import Feature, ModelKind, Signature
+from serving.plane.active_reference import ActiveReference
 from tests.fakes import (
     MIXED,
     TEXTS,
@@ -20,6 +21,7 @@ from tests.fakes import (
     echo,
     iris,
     make_app,
+    make_model_reference,
     make_reference,
     make_servable,
     predict,
@@ -146,6 +148,19 @@ def test_labels_name_the_active_version_and_the_one_before_it() -> None:
     assert ask({"instances": [ROW]}, app=app, where="/labels/canary").status_code == 404
     nothing = ask({"instances": [ROW]}, app=app, where="/labels/previous")
     assert (nothing.status_code, nothing.json()["error"][:10]) == (404, "no version")
+
+
+def test_a_label_that_an_operator_has_set_comes_first() -> None:
+    two, three = make_servable("iris", "2"), make_servable("iris", "3")
+    app = make_app(ActiveReference({"iris": make_model_reference(three, two, stable=two, next=None)}))
+    for verb in ("predict", "classify"):
+        body = {"instances": [ROW]} if verb == "predict" else {"examples": [NAMED]}
+        assert ask(body, verb, app=app, where="/labels/stable").headers["x-model-version"] == "2"
+    coming = ask({"instances": [ROW]}, app=app, where="/labels/next")
+    assert (coming.status_code, "not loaded" in coming.json()["error"]) == (503, True)
+    unknown = ask({"instances": [ROW]}, app=app, where="/labels/canary")
+    assert unknown.json() == {"error": "'iris' has no label 'canary' (it has: stable, next)"}
+    assert call(app, "GET", "/v1/models/iris/labels/stable").status_code == 200
 
 
 @pytest.mark.parametrize("key", ["instances", "inputs"])

@@ -96,6 +96,8 @@ def test_a_category_that_the_candidate_does_not_know_refuses_it_and_names_the_co
         "the first by predict: it refuses them (ValueError), by column 'town'"
     )
     assert "Rome" not in result.evidence
+    turned = document(TOWNS.to_numpy().tolist()[::-1], predict=old.predict(TOWNS).tolist()[::-1])
+    assert replay(candidate, new, turned, active=signature_of(old)).evidence == result.evidence, "it comes first"
     assert replay(candidate, towns("ignore", 2), recent, active=signature_of(old)).verdict is Verdict.PASSED
 
 
