@@ -217,8 +217,10 @@ class _ShadowOfModel:
                 return
             except Exception as error:  # noqa: BLE001 - it is what the client would have got
                 failure = error
-        if answer is not None and answer.batch is not None:
-            new.note(answer.method, answer.batch, answer.prediction)  # for the spread of its answers
+        if answer is not None:
+            new.wait -= answer.rows
+            if new.wait < 0:
+                new.sample(answer.method, answer.batch, answer.prediction)  # for the spread of its answers
         key = copy.key if copy.key is not None else await self._find_key(copy)
         self._count(key, await self._compare(answer, copy.answer), failure)
 

@@ -102,7 +102,7 @@ def test_pairs_are_compared_in_a_quiet_moment_and_counted() -> None:
         await scene.wait_until_ended()
         assert scene.counts.pairs == [(None, SAME), (b"ada", OTHER)]
         assert (scene.counts.dropped, scene.new.leases) == (0, 0)
-        assert scene.new.answer_sample.find_spread() != scene.old.answer_sample.find_spread()
+        assert scene.new.find_spread() != scene.old.find_spread()
 
     run(scenario())
 
