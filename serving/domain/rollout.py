@@ -100,6 +100,7 @@ class PastRollout(Snapshot):
     e_value: float
     new: AnswerCount
     old: AnswerCount
+    shadow: ShadowReport | None = None
     examples: tuple[BadExample, ...] = ()
 
 

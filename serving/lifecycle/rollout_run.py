@@ -17,6 +17,7 @@ from serving.domain.rollout import (
     RolloutEnd,
     RolloutPhase,
     RunningRollout,
+    ShadowReport,
     Shift,
 )
 from serving.lifecycle.records import VersionRecord, now_utc
@@ -54,6 +55,7 @@ class RolloutRun:
     judgement: Judgement = BEGUN
     curve: list[CurvePoint] = field(default_factory=list)
     examples: tuple[BadExample, ...] = ()
+    shadow: ShadowReport | None = None
     shifts: tuple[Shift, ...] = ()
     compare_at: float = 0.0
 
@@ -161,6 +163,7 @@ class RolloutRun:
             new=new,
             old=old,
             curve=tuple(self.curve),
+            shadow=self.shadow,
             shifts=self.shifts,
             examples=self.examples,
         )
@@ -168,7 +171,7 @@ class RolloutRun:
     def to_past(self, end: RolloutEnd, reason: str, actor: str) -> PastRollout:
         """Return what is remembered of it when it has ended."""
         past = describe_end(self.new.version, self.evidence, end, reason, actor)
-        return past.model_copy(update={"examples": self.examples})
+        return past.model_copy(update={"shadow": self.shadow, "examples": self.examples})
 
 
 def describe_end(version: str, evidence: Evidence, end: RolloutEnd, reason: str, actor: str) -> PastRollout:

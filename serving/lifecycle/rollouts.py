@@ -25,11 +25,11 @@ from serving.lifecycle.inbox import AnswersCompared
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
-from serving.lifecycle.rollout_run import NOTHING, RolloutRun, SettingsOf, describe_end
+from serving.lifecycle.rollout_run import RolloutRun, SettingsOf, describe_end
 from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.split_counts import SplitCount
+from serving.telemetry.split_counts import SplitRow
 
 LOOK_SECONDS = 0.2
 SHOW_SECONDS = 0.5  # how often what is shown changes, unless the judge has said something else
@@ -134,33 +134,35 @@ class Rollouts:
         """Judge every rollout under way, if it is time, and do what follows."""
         if now < self._next_look:
             return
-        counts = self._metrics.read_splits()
+        rows = self._metrics.read_splits()
         self._next_look = math.inf
         for model in models:
             run = model.rollout
             if run is not None:
-                self._look_apart(model, run, counts.get((model.name, run.number), NOTHING), now)
+                self._look_apart(model, run, rows.get((model.name, run.number), SplitRow()), now)
             if model.rollout is not None:
                 self._next_look = now + LOOK_SECONDS
 
-    def _look_apart(self, model: ModelRecord, run: RolloutRun, count: SplitCount, now: float) -> None:
+    def _look_apart(self, model: ModelRecord, run: RolloutRun, found: SplitRow, now: float) -> None:
         """Look at one rollout; an error in it ends neither the others nor the looking."""
         try:
-            self._look_at(model, run, count, now)
+            self._look_at(model, run, found, now)
         except Exception:
             log.exception("rollout_stuck", model=model.name, effect="it stays where it is and is looked at again")
 
-    def _look_at(self, model: ModelRecord, run: RolloutRun, count: SplitCount, now: float) -> None:
-        before = run.judgement
+    def _look_at(self, model: ModelRecord, run: RolloutRun, found: SplitRow, now: float) -> None:
+        before, report = run.judgement, run.shadow
         self._shift_watch.look(model.name, run, now)
-        has_news = run.take(count)
+        has_news = run.take(found.answers)
+        if run.phase is RolloutPhase.SHADOW:
+            run.shadow = found.shadow.to_report()
         judgement = run.judge(now)
-        found = self._metrics.read_examples(model.name, run.number)
-        run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
+        examples = self._metrics.read_examples(model.name, run.number)
+        run.examples = tuple(dict.fromkeys((*run.examples, *examples)))[:MOST_EXAMPLES]
         if has_news and now >= run.remembered_at + REMEMBER_SECONDS:
             run.remembered_at = now
             self._remember(model, run)
-        run.has_news |= has_news or judgement != before
+        run.has_news |= has_news or judgement != before or run.shadow != report
         is_urgent = judgement.verdict is not before.verdict
         if run.has_news and (is_urgent or now >= run.shown_at + SHOW_SECONDS):
             run.has_news, run.shown_at = False, now

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.rollout_gauges import RolloutGauges
-from serving.telemetry.split_counts import SplitCount, SplitCounts
+from serving.telemetry.split_counts import SplitCounts, SplitRow
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -71,6 +72,14 @@ class Metrics:
         """
         self._splits.count(model, number, key, is_new=is_new, is_bad=is_bad)
 
+    def count_pair(self, model: str, number: int, key: bytes | None, pair: AnswerPair) -> None:
+        """Count a request that both versions of a split have answered; `key` as above. Event loop thread only."""
+        self._splits.count_pair(model, number, key, pair)
+
+    def count_dropped(self, model: str, number: int, copies: int) -> None:
+        """Count copies of requests that the new version of a split did not get. Event loop thread only."""
+        self._splits.count_dropped(model, number, copies)
+
     def note_bad_answer(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of a new version's bad answers while requests are shared."""
         self._splits.note_example(model, number, example)
@@ -83,7 +92,7 @@ class Metrics:
         """Return the examples of bad answers in a split."""
         return self._splits.read_examples(model, number)
 
-    def read_splits(self) -> dict[tuple[str, int], SplitCount]:
+    def read_splits(self) -> dict[tuple[str, int], SplitRow]:
         """Return what the whole service has counted in each split so far, by model and number."""
         return self._splits.read()
 

@@ -21,7 +21,13 @@ class RolloutGauges:
         self._bad = Gauge("serving_rollout_bad_answers", "Those of them that went bad.", _OF, registry=registry)
         about = "How far a new version's answers are from the old one's, 0 to 1."
         self._shift = Gauge("serving_rollout_shift", about, (*_OF, "output"), registry=registry)
-        self._gauges = (self._share, self._evidence, self._answers, self._bad, self._shift)
+        about = "Copies of requests that a shadow had no room or no quiet moment for."
+        self._dropped = Gauge("serving_shadow_dropped", about, _OF, registry=registry)
+        about = "How a shadow's answers differ: rows that do, mean and worst of numbers."
+        names = (*_OF, "output", "measure")
+        self._differences = Gauge("serving_shadow_differences", about, names, registry=registry)
+        shadow = (self._dropped, self._differences)
+        self._gauges = (self._share, self._evidence, self._answers, self._bad, self._shift, *shadow)
 
     def show(self, model: str, rollout: RunningRollout) -> None:
         """Show a rollout under way."""
@@ -32,6 +38,12 @@ class RolloutGauges:
             self._bad.labels(model, version).set(count.bad)
         for shift in rollout.shifts:
             self._shift.labels(model, rollout.version, shift.output).set(shift.effect)
+        if rollout.shadow is not None:
+            self._dropped.labels(model, rollout.version).set(rollout.shadow.dropped)
+            for one in rollout.shadow.differences:
+                for measure, value in (("differing", one.differing), ("mean", one.mean), ("worst", one.worst)):
+                    if value is not None:
+                        self._differences.labels(model, rollout.version, one.output, measure).set(value)
 
     def end(self, model: str, end: str) -> None:
         """Count a rollout that has ended; it is shown no more."""

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.service_processes import ServiceProcessCollector
-from serving.telemetry.split_counts import SplitCount
+from serving.telemetry.split_counts import SplitRow
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
 from serving.telemetry.traffic import VersionLeases
 
@@ -102,7 +102,7 @@ class ServiceMetrics(Metrics):
         found = {(one.model, one.version): one.numbers for one in self._summed.sum().traffic}
         return [found.get((model, version), ()) for version in versions]
 
-    def read_splits(self) -> dict[tuple[str, int], SplitCount]:
+    def read_splits(self) -> dict[tuple[str, int], SplitRow]:
         """Return what all workers have counted in each split so far, by model and number."""
         return self._summed.read_splits()
 

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from serving.telemetry import fallbacks
 from serving.telemetry.count_sheet import CountRecord, CountSheet, Key
-from serving.telemetry.split_counts import SPLIT, SplitCount, SummedSplits
+from serving.telemetry.split_counts import SPLIT, SplitRow, SummedSplits
 from serving.telemetry.traffic import (
     FIRST_STATUS,
     OTHER_STATUS,
@@ -135,14 +135,14 @@ class SummedTraffic(Collector):
                 records = self._read(worker)
                 worker.forgotten |= {record.serial for record in records if record.key[: len(wanted)] == wanted}
 
-    def read_splits(self) -> dict[tuple[str, int], SplitCount]:
+    def read_splits(self) -> dict[tuple[str, int], SplitRow]:
         """Return what all workers have counted in each split, by model and number. All sheets are read once."""
         with self._lock:
             found = self._absorbed_splits.read()
             for worker in self._live:
                 for record in worker.sheet.read(SPLIT):
                     key = (record.key[1], int(record.key[2]))
-                    found[key] = found.get(key, SplitCount()).plus(SplitCount.of(record.numbers))
+                    found[key] = found.get(key, SplitRow()).plus(SplitRow.of(record.numbers))
         return found
 
     def sum(self) -> Sums:

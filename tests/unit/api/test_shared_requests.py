@@ -15,7 +15,7 @@ from serving.domain.plan import Split
 from serving.domain.rollout import BadExample
 from serving.plane.active_reference import ActiveReference
 from serving.plane.served_split import ServedSplit
-from serving.telemetry.split_counts import SplitCount
+from serving.telemetry.split_counts import SplitCount, SplitRow
 from tests.fakes import FakeEngine, make_app, make_model_reference, make_servable, run
 from tests.unit.api.test_predictor import ROW, Note
 
@@ -60,7 +60,7 @@ class Scene:
         return run(self.services.predictor.answer(Asking(key, **fields)))
 
     def find(self, number: int) -> SplitCount:
-        return self.services.metrics.read_splits().get(("iris", number), SplitCount())
+        return self.services.metrics.read_splits().get(("iris", number), SplitRow()).answers
 
     @property
     def counted(self) -> SplitCount:

@@ -13,7 +13,7 @@ import pytest
 from serving.domain.rollout import BadExample
 from serving.telemetry import split_counts
 from serving.telemetry.count_sheet import CountSheet
-from serving.telemetry.split_counts import MOST_EXAMPLES, SplitCount, SplitCounts
+from serving.telemetry.split_counts import MOST_EXAMPLES, SplitCount, SplitCounts, SplitRow
 from serving.telemetry.summed_traffic import SummedTraffic
 
 RECORDS = 8
@@ -36,7 +36,7 @@ def answer(counts: SplitCounts, number: int, *, new: bool = True, bad: bool = Fa
 
 def find(counted: SplitCounts | SummedTraffic, model: str, number: int) -> SplitCount:
     found = counted.read() if isinstance(counted, SplitCounts) else counted.read_splits()
-    return found.get((model, number), SplitCount())
+    return found.get((model, number), SplitRow()).answers
 
 
 def test_each_answer_counts_for_the_version_that_gave_it() -> None:
