@@ -25,10 +25,11 @@ from serving.lifecycle.inbox import AnswersCompared
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_rollouts import RememberedRollout, RememberedRollouts, RememberedRun
-from serving.lifecycle.rollout_run import RolloutRun, SettingsOf, describe_end
+from serving.lifecycle.rollout_run import NOTHING, RolloutRun, SettingsOf, describe_end
 from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.split_counts import SplitCount
 
 LOOK_SECONDS = 0.2
 SHOW_SECONDS = 0.5  # how often what is shown changes, unless the judge has said something else
@@ -133,24 +134,26 @@ class Rollouts:
         """Judge every rollout under way, if it is time, and do what follows."""
         if now < self._next_look:
             return
+        counts = self._metrics.read_splits()
         self._next_look = math.inf
         for model in models:
-            if model.rollout is not None:
-                self._look_apart(model, model.rollout, now)
+            run = model.rollout
+            if run is not None:
+                self._look_apart(model, run, counts.get((model.name, run.number), NOTHING), now)
             if model.rollout is not None:
                 self._next_look = now + LOOK_SECONDS
 
-    def _look_apart(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+    def _look_apart(self, model: ModelRecord, run: RolloutRun, count: SplitCount, now: float) -> None:
         """Look at one rollout; an error in it ends neither the others nor the looking."""
         try:
-            self._look_at(model, run, now)
+            self._look_at(model, run, count, now)
         except Exception:
             log.exception("rollout_stuck", model=model.name, effect="it stays where it is and is looked at again")
 
-    def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+    def _look_at(self, model: ModelRecord, run: RolloutRun, count: SplitCount, now: float) -> None:
         before = run.judgement
         self._shift_watch.look(model.name, run, now)
-        has_news = run.take(self._metrics.read_split(model.name, run.number))
+        has_news = run.take(count)
         judgement = run.judge(now)
         found = self._metrics.read_examples(model.name, run.number)
         run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
@@ -339,7 +342,8 @@ class Rollouts:
 
     def find_problem(self, model: ModelRecord) -> str | None:
         """Return one line that says why no other version takes over, None if one would."""
-        return _stopped(model.name) if self.is_stopped(model.name) else None
+        is_stopped = self.is_gradual(model.name) and self.is_stopped(model.name)
+        return _stopped(model.name) if is_stopped else None
 
     def status(self, model: ModelRecord) -> RolloutStatus | None:
         """Return what is shown; None for a model whose versions take over at once, and ever did."""

@@ -83,9 +83,9 @@ class Metrics:
         """Return the examples of bad answers in a split."""
         return self._splits.read_examples(model, number)
 
-    def read_split(self, model: str, number: int) -> SplitCount:
-        """Return what the whole service has counted in a split so far."""
-        return self._splits.read(model, number)
+    def read_splits(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what the whole service has counted in each split so far, by model and number."""
+        return self._splits.read()
 
     def forget(self, model: str, version: str) -> None:
         """Drop the counters of a retired version, so that the number of series follows what is loaded.

@@ -102,9 +102,9 @@ class ServiceMetrics(Metrics):
         found = {(one.model, one.version): one.numbers for one in self._summed.sum().traffic}
         return [found.get((model, version), ()) for version in versions]
 
-    def read_split(self, model: str, number: int) -> SplitCount:
-        """Return what all workers have counted in a split so far."""
-        return self._summed.read_split(model, number)
+    def read_splits(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what all workers have counted in each split so far, by model and number."""
+        return self._summed.read_splits()
 
     def forget(self, model: str, version: str) -> None:
         """Drop the sums of a retired version, then have the workers drop their records."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
+from hashlib import blake2b
 from typing import NamedTuple, cast
 
 from serving.domain.rollout import BadExample
 from serving.telemetry.count_sheet import CountSheet, Key
 
+KEY_BYTES = 8  # of what is remembered of a client
 MOST_EXAMPLES = 8  # of one split
 NEW, NEW_BAD, OLD, OLD_BAD, NEW_CLIENTS, OLD_CLIENTS = range(6)
 MOST_CLIENTS = 1 << 16  # that are remembered; further ones count on neither side
@@ -64,26 +66,28 @@ class _Row:
     def add(self, key: bytes | None, *, is_new: bool, is_bad: bool, now: Callable[[], float]) -> None:
         numbers = self.numbers
         if is_bad:
-            if key is not None and not self._is_first_in_second(key, int(now())):
+            # clients choose how long their keys are
+            client = None if key is None else blake2b(key, digest_size=KEY_BYTES).digest()
+            if client is not None and not self._is_first_in_second(client, int(now())):
                 return
             numbers[NEW_BAD if is_new else OLD_BAD] += 1
-            if key is None or self._is_first(key):
+            if client is None or self._is_first(client):
                 numbers[NEW_CLIENTS if is_new else OLD_CLIENTS] += 1
         numbers[NEW if is_new else OLD] += 1
 
-    def _is_first_in_second(self, key: bytes, second: int) -> bool:
+    def _is_first_in_second(self, client: bytes, second: int) -> bool:
         if second != self._second:
             self._second = second
             self._bad_keys.clear()
-        if key in self._bad_keys:
+        if client in self._bad_keys:
             return False
-        self._bad_keys.add(key)
+        self._bad_keys.add(client)
         return True
 
-    def _is_first(self, key: bytes) -> bool:
-        if key in self._clients or len(self._clients) >= MOST_CLIENTS:
+    def _is_first(self, client: bytes) -> bool:
+        if client in self._clients or len(self._clients) >= MOST_CLIENTS:
             return False
-        self._clients.add(key)
+        self._clients.add(client)
         return True
 
 
@@ -109,10 +113,9 @@ class SplitCounts:
         if row.number == number:
             row.add(key, is_new=is_new, is_bad=is_bad, now=self._now)
 
-    def read(self, model: str, number: int) -> SplitCount:
-        """Return what has been counted in a split so far."""
-        row = self._rows.get(model)
-        return SplitCount() if row is None or row.number != number else SplitCount.of(row.numbers)
+    def read(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what has been counted so far in the newest split of each model, by model and number."""
+        return {(model, row.number): SplitCount.of(row.numbers) for model, row in [*self._rows.items()]}
 
     def note_example(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
@@ -167,10 +170,9 @@ class SummedSplits:
         if number >= newest:
             self._sums[model] = (number, count.plus(SplitCount.of(numbers)))
 
-    def get(self, model: str, number: int) -> SplitCount:
-        """Return what they have counted in a split."""
-        newest, count = self._sums.get(model, (0, SplitCount()))
-        return count if newest == number else SplitCount()
+    def read(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what they have counted, by model and number."""
+        return {(model, number): count for model, (number, count) in self._sums.items()}
 
     def forget(self, model: str) -> None:
         """Drop the sums of a model."""

@@ -135,15 +135,14 @@ class SummedTraffic(Collector):
                 records = self._read(worker)
                 worker.forgotten |= {record.serial for record in records if record.key[: len(wanted)] == wanted}
 
-    def read_split(self, model: str, number: int) -> SplitCount:
-        """Return what all workers have counted in a split."""
-        wanted = (SPLIT, model, str(number))
+    def read_splits(self) -> dict[tuple[str, int], SplitCount]:
+        """Return what all workers have counted in each split, by model and number. All sheets are read once."""
         with self._lock:
-            found = self._absorbed_splits.get(model, number)
+            found = self._absorbed_splits.read()
             for worker in self._live:
-                for record in self._read(worker):
-                    if record.key == wanted:
-                        found = found.plus(SplitCount.of(record.numbers))
+                for record in worker.sheet.read(SPLIT):
+                    key = (record.key[1], int(record.key[2]))
+                    found[key] = found.get(key, SplitCount()).plus(SplitCount.of(record.numbers))
         return found
 
     def sum(self) -> Sums:
