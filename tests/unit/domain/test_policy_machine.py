@@ -506,8 +506,9 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def copies_are_lost(self) -> None:
-        """What nothing refers to is evicted; what was active never is."""
-        self.world.staged.clear()
+        """What nothing refers to is evicted; what is loaded or was active never is."""
+        world = self.world
+        world.staged &= {one.digest for one in [*world.standbys, *([world.active] if world.active else [])]}
 
     @rule()
     def step(self) -> None:
