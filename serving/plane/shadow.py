@@ -2,7 +2,7 @@
 
 A shadow never delays, fails or changes an answer. So nothing waits for it, and it has the quiet moments only: those in
 which this process answers nothing, and was asked nothing for a while. It has no thread of low priority, which would
-sleep with the interpreter lock while others have the core, and with it every request (decision 49). What it keeps is
+sleep with the interpreter lock while others have the core, and with it every request (decision 50). What it keeps is
 bounded: a copy for which there is no room, or no quiet moment in time, is dropped and counted.
 
 How long a new version takes is not judged here: it computes when nothing else does.
