@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from serving.domain.judge import Evidence, JudgeBounds, Outcomes
 from serving.domain.rollout import PastRollout, RolloutPhase
+from serving.domain.version import VersionId
 from serving.lifecycle.database import Database, Statement
 from serving.lifecycle.state_file import StateFile
 
@@ -30,6 +31,11 @@ class RememberedRun:
     since: datetime
     is_held: bool
     evidence: Evidence
+
+    def is_of(self, new: VersionId, old: VersionId) -> bool:
+        """Whether these are the versions that shared the requests."""
+        here = (self.version, self.digest, self.kept, self.kept_digest)
+        return here == (new.version, new.digest, old.version, old.digest)
 
 
 @dataclass(frozen=True, slots=True)

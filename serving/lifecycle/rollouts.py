@@ -93,7 +93,7 @@ class Rollouts:
         assert active is not None
         run = RolloutRun.begin(record, active, self.settings_of(model.name), self._workers, now)
         before = self._remembered.get(model.name).running
-        if before is not None and (before.digest, before.kept_digest) == (record.digest, active.digest):
+        if before is not None and before.is_of(record.id, active.id):
             _resume(run, before)
         self._journal.move(record, State(run.phase.value.upper()), _describe(run))
         self._go_on(model, run)
@@ -293,9 +293,10 @@ class Rollouts:
     def _end_remembered(self, model: ModelRecord, record: VersionRecord) -> None:
         """End a rollout from before a restart, if it cannot go on because `record` becomes active."""
         before = self._remembered.get(model.name).running
-        if before is None or record.digest == before.kept_digest:
+        this = (record.version, record.digest)
+        if before is None or this == (before.kept, before.kept_digest):
             return
-        if record.digest == before.digest:
+        if this == (before.version, before.digest):
             end, reason = RolloutEnd.PROMOTED, "it has taken over; since a restart nothing is loaded to compare it with"
         else:
             end, reason = RolloutEnd.SUPERSEDED, f"version '{record.version}' takes over"

@@ -641,6 +641,19 @@ def test_a_restart_after_the_takeover_leaves_the_new_version_and_says_how_it_end
     trial.history.close()
 
 
+def test_a_restart_while_another_version_takes_over_ends_the_rollout_of_the_first(trial: Trial, tmp_path: Path) -> None:
+    trial = trial.restart(tmp_path)
+    trial.rollout = trial.rollout.model_copy(update={"strategy": "swap"})
+    trial.drop("3", "1")
+    while trial.work:
+        kind, version = trial.work[0].split()
+        trial.stage(version) if kind == "stage" else trial.pass_gates(version)
+    assert trial.active == "3"
+    assert (trial.last.version, trial.last.end) == ("2", RolloutEnd.SUPERSEDED)
+    assert trial.history.rollouts.get("m").running is None
+    trial.history.close()
+
+
 def test_after_a_restart_a_version_in_quarantine_stays_there_with_its_evidence(trial: Trial, tmp_path: Path) -> None:
     trial.fail()
     before = trial.last
