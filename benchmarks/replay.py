@@ -79,6 +79,8 @@ def _compare(turns: Mapping[str, Mapping[str, Sequence[Stretch]]]) -> Iterator[F
         per_second, cost = (ratios(found, what, ON, OFF) for what in ("per_second", "cpu_us"))
         yield figure(f"{form}: processor time per request, on / off", "×", cost, at_most=AT_MOST[form])
         yield figure(f"{form}: requests/s, on / off", "×", per_second)
+        least = {name: min(one.cpu_us for one in stretches) for name, stretches in found.items()}
+        yield figure(f"{form}: least processor time per request of all rounds, on / off", "×", least[ON] / least[OFF])
 
 
 def _measure_sample(run: Run) -> Iterator[Figure]:

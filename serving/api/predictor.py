@@ -289,7 +289,7 @@ class Predictor:
                 seen.key = await self._read_key(split.old.signature, split.column, incoming, size)
             servable = split.choose(seen.key)
             seen.is_new = servable is split.new
-            return take_lease(servable, self._limits)
+            return take_lease(servable, self._limits, own=1)
 
     async def _read_key(
         self, signature: Signature, column: str, incoming: Incoming[Reply_co], size: int

@@ -29,6 +29,7 @@ from serving.lifecycle.rollout_run import RolloutRun, SettingsOf, describe_end
 from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.standing_decisions import StandingDecisions
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.split_counts import SplitRow
 
 LOOK_SECONDS = 0.2
 SHOW_SECONDS = 0.5  # how often what is shown changes, unless the judge has said something else
@@ -133,29 +134,31 @@ class Rollouts:
         """Judge every rollout under way, if it is time, and do what follows."""
         if now < self._next_look:
             return
+        rows = self._metrics.read_splits()
         self._next_look = math.inf
         for model in models:
-            if model.rollout is not None:
-                self._look_apart(model, model.rollout, now)
+            run = model.rollout
+            if run is not None:
+                self._look_apart(model, run, rows.get((model.name, run.number), SplitRow()), now)
             if model.rollout is not None:
                 self._next_look = now + LOOK_SECONDS
 
-    def _look_apart(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+    def _look_apart(self, model: ModelRecord, run: RolloutRun, found: SplitRow, now: float) -> None:
         """Look at one rollout; an error in it ends neither the others nor the looking."""
         try:
-            self._look_at(model, run, now)
+            self._look_at(model, run, found, now)
         except Exception:
             log.exception("rollout_stuck", model=model.name, effect="it stays where it is and is looked at again")
 
-    def _look_at(self, model: ModelRecord, run: RolloutRun, now: float) -> None:
+    def _look_at(self, model: ModelRecord, run: RolloutRun, found: SplitRow, now: float) -> None:
         before, report = run.judgement, run.shadow
         self._shift_watch.look(model.name, run, now)
-        has_news = run.take(self._metrics.read_split(model.name, run.number))
+        has_news = run.take(found.answers)
         if run.phase is RolloutPhase.SHADOW:
-            run.shadow = self._metrics.read_shadow(model.name, run.number).to_report()
+            run.shadow = found.shadow.to_report()
         judgement = run.judge(now)
-        found = self._metrics.read_examples(model.name, run.number)
-        run.examples = tuple(dict.fromkeys((*run.examples, *found)))[:MOST_EXAMPLES]
+        examples = self._metrics.read_examples(model.name, run.number)
+        run.examples = tuple(dict.fromkeys((*run.examples, *examples)))[:MOST_EXAMPLES]
         if has_news and now >= run.remembered_at + REMEMBER_SECONDS:
             run.remembered_at = now
             self._remember(model, run)
@@ -341,7 +344,8 @@ class Rollouts:
 
     def find_problem(self, model: ModelRecord) -> str | None:
         """Return one line that says why no other version takes over, None if one would."""
-        return _stopped(model.name) if self.is_stopped(model.name) else None
+        is_stopped = self.is_gradual(model.name) and self.is_stopped(model.name)
+        return _stopped(model.name) if is_stopped else None
 
     def status(self, model: ModelRecord) -> RolloutStatus | None:
         """Return what is shown; None for a model whose versions take over at once, and ever did."""

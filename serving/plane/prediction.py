@@ -96,10 +96,13 @@ def hold(state: HoldsActive, limits: RequestLimits, model: str | None = None, ve
     return take_lease(look(state, limits, model, version), limits)
 
 
-def take_lease(servable: Servable, limits: RequestLimits) -> Lease:
-    """Take a lease on a servable that has just been looked up. Event loop thread only. Raises Overloaded as `hold`."""
+def take_lease(servable: Servable, limits: RequestLimits, own: int = 0) -> Lease:
+    """Take a lease on a servable that has just been looked up. Event loop thread only. Raises Overloaded as `hold`.
+
+    `own` is how many leases on it the same request holds already.
+    """
     held = servable.lease()
-    if servable.leases > limits.max_queue:
+    if servable.leases - own > limits.max_queue:
         held.release()
         name = servable.id.model
         raise Overloaded(f"{limits.max_queue} requests are waiting for '{name}' already; try again later")

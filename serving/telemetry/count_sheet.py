@@ -124,17 +124,24 @@ class CountSheet:
         with self._lock:
             self._free.append(record)
 
-    def read(self) -> list[CountRecord]:
-        """Return all records in use, as they are now. Any thread and process, also after the worker's death."""
-        found = (self._read_record(record, serial) for record, serial in enumerate(self._states.tolist()) if serial)
+    def read(self, kind: str = "") -> list[CountRecord]:
+        """Return all records in use, as they are now, or those whose keys begin with `kind`.
+
+        Any thread and process, also after the worker's death.
+        """
+        start = orjson.dumps((kind,))[:-1] if kind else b""
+        used = ((record, serial) for record, serial in enumerate(self._states.tolist()) if serial)
+        found = (self._read_record(record, serial, start) for record, serial in used)
         return [record for record in found if record is not None]
 
-    def _read_record(self, record: int, serial: int) -> CountRecord | None:
+    def _read_record(self, record: int, serial: int, key_start: bytes) -> CountRecord | None:
         start = record * _RECORD_BYTES
         first = (start + _HEAD_BYTES + MAX_KEY_BYTES) // 8
         head = bytes(self._bytes[start : start + _HEAD_BYTES])
         length = min(int.from_bytes(head[4:], "little"), MAX_KEY_BYTES)
         text = bytes(self._bytes[start + _HEAD_BYTES : start + _HEAD_BYTES + length])
+        if not text.startswith(key_start):
+            return None
         numbers = list(self._numbers[first : first + NUMBERS])
         if self._states[record] != serial or head != _head(text, serial):
             return None

@@ -13,8 +13,7 @@ from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.rollout_gauges import RolloutGauges
-from serving.telemetry.shadow_counts import ShadowCount
-from serving.telemetry.split_counts import SplitCount, SplitCounts
+from serving.telemetry.split_counts import SplitCounts, SplitRow
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -93,13 +92,9 @@ class Metrics:
         """Return the examples of bad answers in a split."""
         return self._splits.read_examples(model, number)
 
-    def read_split(self, model: str, number: int) -> SplitCount:
-        """Return what the whole service has counted in a split so far."""
-        return self._splits.read(model, number)
-
-    def read_shadow(self, model: str, number: int) -> ShadowCount:
-        """Return what has come of the copies that the whole service has had in a split so far."""
-        return self._splits.read_shadow(model, number)
+    def read_splits(self) -> dict[tuple[str, int], SplitRow]:
+        """Return what the whole service has counted in each split so far, by model and number."""
+        return self._splits.read()
 
     def forget(self, model: str, version: str) -> None:
         """Drop the counters of a retired version, so that the number of series follows what is loaded.

@@ -12,8 +12,7 @@ from prometheus_client.registry import Collector
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.service_processes import ServiceProcessCollector
-from serving.telemetry.shadow_counts import ShadowCount
-from serving.telemetry.split_counts import SplitCount
+from serving.telemetry.split_counts import SplitRow
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
 from serving.telemetry.traffic import VersionLeases
 
@@ -103,13 +102,9 @@ class ServiceMetrics(Metrics):
         found = {(one.model, one.version): one.numbers for one in self._summed.sum().traffic}
         return [found.get((model, version), ()) for version in versions]
 
-    def read_split(self, model: str, number: int) -> SplitCount:
-        """Return what all workers have counted in a split so far."""
-        return self._summed.read_split(model, number)
-
-    def read_shadow(self, model: str, number: int) -> ShadowCount:
-        """Return what has come of the copies that all workers have had in a split so far."""
-        return self._summed.read_shadow(model, number)
+    def read_splits(self) -> dict[tuple[str, int], SplitRow]:
+        """Return what all workers have counted in each split so far, by model and number."""
+        return self._summed.read_splits()
 
     def forget(self, model: str, version: str) -> None:
         """Drop the sums of a retired version, then have the workers drop their records."""

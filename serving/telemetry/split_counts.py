@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
+from hashlib import blake2b
 from typing import NamedTuple, cast
 
 from serving.domain.answer_pair import AnswerPair
@@ -16,6 +17,7 @@ from serving.domain.rollout import BadExample
 from serving.telemetry.count_sheet import CountSheet, Key
 from serving.telemetry.shadow_counts import DROPPED, SHADOW_NUMBERS, ShadowCount, add_pair
 
+KEY_BYTES = 8  # of what is remembered of a client
 MOST_EXAMPLES = 8  # of one split
 NEW, NEW_BAD, OLD, OLD_BAD, NEW_CLIENTS, OLD_CLIENTS = range(6)
 SHADOW = 8  # where the numbers of a shadow begin
@@ -50,6 +52,22 @@ class SplitCount(NamedTuple):
         return SplitCount(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
 
 
+class SplitRow(NamedTuple):
+    """Everything that one row holds, or the sum of several."""
+
+    answers: SplitCount = SplitCount()
+    shadow: ShadowCount = ShadowCount()
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> SplitRow:
+        """Return what a row holds."""
+        return cls(SplitCount.of(numbers), ShadowCount.of(numbers[SHADOW:]))
+
+    def plus(self, other: SplitRow) -> SplitRow:
+        """Return the sum."""
+        return SplitRow(self.answers.plus(other.answers), self.shadow.plus(other.shadow))
+
+
 class _Row:
     """The row of one split. Event loop thread only."""
 
@@ -67,10 +85,11 @@ class _Row:
     def add(self, key: bytes | None, *, is_new: bool, is_bad: bool, now: Callable[[], float]) -> None:
         numbers = self.numbers
         if is_bad:
-            if key is not None and not self._is_first_in_second(key, int(now())):
+            client = None if key is None else _client_of(key)
+            if client is not None and not self._is_first_in_second(client, int(now())):
                 return
             numbers[NEW_BAD if is_new else OLD_BAD] += 1
-            if key is None or self._is_first(key):
+            if client is None or self._is_first(client):
                 numbers[NEW_CLIENTS if is_new else OLD_CLIENTS] += 1
         numbers[NEW if is_new else OLD] += 1
 
@@ -78,26 +97,26 @@ class _Row:
         numbers = self.numbers
         add_pair(numbers, SHADOW, pair)
         is_bad = pair.is_new_bad or pair.is_old_bad
-        if is_bad and key is not None and not self._is_first_in_second(key, int(now())):
+        if is_bad and key is not None and not self._is_first_in_second(_client_of(key), int(now())):
             return
         numbers[NEW_BAD] += pair.is_new_bad
         numbers[OLD_BAD] += pair.is_old_bad
         numbers[NEW] += 1
         numbers[OLD] += 1
 
-    def _is_first_in_second(self, key: bytes, second: int) -> bool:
+    def _is_first_in_second(self, client: bytes, second: int) -> bool:
         if second != self._second:
             self._second = second
             self._bad_keys.clear()
-        if key in self._bad_keys:
+        if client in self._bad_keys:
             return False
-        self._bad_keys.add(key)
+        self._bad_keys.add(client)
         return True
 
-    def _is_first(self, key: bytes) -> bool:
-        if key in self._clients or len(self._clients) >= MOST_CLIENTS:
+    def _is_first(self, client: bytes) -> bool:
+        if client in self._clients or len(self._clients) >= MOST_CLIENTS:
             return False
-        self._clients.add(key)
+        self._clients.add(client)
         return True
 
 
@@ -133,15 +152,9 @@ class SplitCounts:
         if row is not None:
             row.numbers[SHADOW + DROPPED] += copies
 
-    def read(self, model: str, number: int) -> SplitCount:
-        """Return what has been counted in a split so far."""
-        row = self._rows.get(model)
-        return SplitCount() if row is None or row.number != number else SplitCount.of(row.numbers)
-
-    def read_shadow(self, model: str, number: int) -> ShadowCount:
-        """Return what has come of the copies in a split so far."""
-        row = self._rows.get(model)
-        return ShadowCount() if row is None or row.number != number else ShadowCount.of(row.numbers[SHADOW:])
+    def read(self) -> dict[tuple[str, int], SplitRow]:
+        """Return what has been counted so far in the newest split of each model, by model and number."""
+        return {(model, row.number): SplitRow.of(row.numbers) for model, row in [*self._rows.items()]}
 
     def note_example(self, model: str, number: int, example: BadExample) -> None:
         """Keep an example of the new version's bad answers, if it is of another kind than those that are kept."""
@@ -190,28 +203,26 @@ class SummedSplits:
     """The counts of workers that have ended. The owner guards it. Only the newest split of each model is kept."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[int, SplitCount, ShadowCount]] = {}
+        self._sums: dict[str, tuple[int, SplitRow]] = {}
 
     def absorb(self, key: Key, numbers: Sequence[float]) -> None:
         """Add the row of a worker that has ended."""
         model, number = key[1], int(key[2])
-        newest, count, shadow = self._sums.get(model, (number, SplitCount(), ShadowCount()))
+        newest, row = self._sums.get(model, (number, SplitRow()))
         if number > newest:
-            count, shadow = SplitCount(), ShadowCount()
+            row = SplitRow()
         if number >= newest:
-            added = ShadowCount.of(numbers[SHADOW:])
-            self._sums[model] = (number, count.plus(SplitCount.of(numbers)), shadow.plus(added))
+            self._sums[model] = (number, row.plus(SplitRow.of(numbers)))
 
-    def get(self, model: str, number: int) -> SplitCount:
-        """Return what they have counted in a split."""
-        newest, count, _ = self._sums.get(model, (0, SplitCount(), ShadowCount()))
-        return count if newest == number else SplitCount()
-
-    def get_shadow(self, model: str, number: int) -> ShadowCount:
-        """Return what has come of the copies that they have had in a split."""
-        newest, _, shadow = self._sums.get(model, (0, SplitCount(), ShadowCount()))
-        return shadow if newest == number else ShadowCount()
+    def read(self) -> dict[tuple[str, int], SplitRow]:
+        """Return what they have counted, by model and number."""
+        return {(model, number): row for model, (number, row) in self._sums.items()}
 
     def forget(self, model: str) -> None:
         """Drop the sums of a model."""
         self._sums.pop(model, None)
+
+
+def _client_of(key: bytes) -> bytes:
+    """Return what is remembered of a client: clients choose how long their keys are."""
+    return blake2b(key, digest_size=KEY_BYTES).digest()

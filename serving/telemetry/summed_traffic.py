@@ -11,8 +11,7 @@ from prometheus_client.registry import Collector
 
 from serving.telemetry import fallbacks
 from serving.telemetry.count_sheet import CountRecord, CountSheet, Key
-from serving.telemetry.shadow_counts import ShadowCount
-from serving.telemetry.split_counts import SHADOW, SPLIT, SplitCount, SummedSplits
+from serving.telemetry.split_counts import SPLIT, SplitRow, SummedSplits
 from serving.telemetry.traffic import (
     FIRST_STATUS,
     OTHER_STATUS,
@@ -136,20 +135,14 @@ class SummedTraffic(Collector):
                 records = self._read(worker)
                 worker.forgotten |= {record.serial for record in records if record.key[: len(wanted)] == wanted}
 
-    def read_split(self, model: str, number: int) -> SplitCount:
-        """Return what all workers have counted in a split."""
+    def read_splits(self) -> dict[tuple[str, int], SplitRow]:
+        """Return what all workers have counted in each split, by model and number. All sheets are read once."""
         with self._lock:
-            found = self._absorbed_splits.get(model, number)
-            for numbers in self._read_splits(model, number):
-                found = found.plus(SplitCount.of(numbers))
-        return found
-
-    def read_shadow(self, model: str, number: int) -> ShadowCount:
-        """Return what has come of the copies that all workers have had in a split."""
-        with self._lock:
-            found = self._absorbed_splits.get_shadow(model, number)
-            for numbers in self._read_splits(model, number):
-                found = found.plus(ShadowCount.of(numbers[SHADOW:]))
+            found = self._absorbed_splits.read()
+            for worker in self._live:
+                for record in worker.sheet.read(SPLIT):
+                    key = (record.key[1], int(record.key[2]))
+                    found[key] = found.get(key, SplitRow()).plus(SplitRow.of(record.numbers))
         return found
 
     def sum(self) -> Sums:
@@ -174,10 +167,6 @@ class SummedTraffic(Collector):
         found = self.sum()
         yield from make_families(found.traffic, self.loaded)
         yield fallbacks.make_family(found.fallbacks)
-
-    def _read_splits(self, model: str, number: int) -> list[list[float]]:
-        wanted = (SPLIT, model, str(number))
-        return [record.numbers for worker in self._live for record in self._read(worker) if record.key == wanted]
 
     def _read(self, worker: _SheetOfWorker) -> list[CountRecord]:
         records, gone = worker.read()

@@ -17,6 +17,7 @@ from serving.domain.plan import Split
 from serving.domain.rollout import BadExample
 from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.served_split import ServedSplit
+from serving.telemetry.split_counts import SplitRow
 from tests.fakes import FakeEngine, make_app, make_client, make_servable, run
 from tests.unit.api.test_shortcut import JSON, PATH, ROW, Immediate
 from tests.unit.plane.host_stub import until
@@ -44,8 +45,8 @@ class Scene:
 
     async def wait_for_pair(self) -> tuple[int, ...]:
         """Wait until a pair is counted; return what is counted."""
-        await until(lambda: self.metrics.read_split("iris", 5).new)
-        return tuple(self.metrics.read_split("iris", 5)[:4])
+        await until(lambda: self.metrics.read_splits().get(("iris", 5), SplitRow()).answers.new)
+        return tuple(self.metrics.read_splits().get(("iris", 5), SplitRow()).answers[:4])
 
 
 def npy(rows: Any) -> bytes:
@@ -79,7 +80,7 @@ def test_both_versions_get_the_same_rows(path: str, kind: str, body: bytes) -> N
         (asked,), (copied,) = scene.old.batches, scene.new.batches
         assert asked.rows == copied.rows
         np.testing.assert_array_equal(asked.matrix, copied.matrix)  # type: ignore[arg-type]
-        (only,) = scene.metrics.read_shadow("iris", 5).to_report().differences
+        (only,) = scene.metrics.read_splits().get(("iris", 5), SplitRow()).shadow.to_report().differences
         assert (only.rows, only.differing) == (asked.rows, 0)
 
     run(scenario())
@@ -114,7 +115,7 @@ def test_an_active_version_that_fails_where_the_new_one_answers_is_the_worse_one
         scene.old.error = ModelFailed("no")
         assert (await scene.post(PATH, ROW, **{"content-type": "application/json"})).status_code == 500
         assert await scene.wait_for_pair() == (1, 0, 1, 1)
-        assert scene.metrics.read_shadow("iris", 5).failed_old == 1
+        assert scene.metrics.read_splits().get(("iris", 5), SplitRow()).shadow.failed_old == 1
 
     run(scenario())
 
@@ -154,8 +155,8 @@ def test_a_client_counts_by_its_header_once_a_second() -> None:
         scene.new.error = ModelFailed("no")
         for user in ("ada", "ada", "bob"):
             await scene.post(PATH, ROW, **{"content-type": "application/json", "x-user": user})
-        await until(lambda: scene.metrics.read_shadow("iris", 5).pairs == 3)
-        assert scene.metrics.read_split("iris", 5).new_bad == 2
+        await until(lambda: scene.metrics.read_splits().get(("iris", 5), SplitRow()).shadow.pairs == 3)
+        assert scene.metrics.read_splits().get(("iris", 5), SplitRow()).answers.new_bad == 2
 
     run(scenario())
 

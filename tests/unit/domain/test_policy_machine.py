@@ -42,6 +42,7 @@ class World:
 
     `remembered` is the digest that the state says was active; `kept` is that digest after a restart, until something is
     active. `broken` are versions that cannot be copied or loaded for now, `failed` those that were tried meanwhile.
+    `labels` are versions with a label.
     """
 
     now: float = 0.0
@@ -50,6 +51,7 @@ class World:
     removed_at: float = 0.0
     contents: int = 0
     pin: str | None = None
+    labels: set[str] = field(default_factory=set)
     is_unloaded: bool = False
     quarantined: set[str] = field(default_factory=set)
     staged: set[str] = field(default_factory=set)
@@ -87,8 +89,10 @@ class World:
             until = self.failed.get(self.kept, 0.0)
             excluded = self.kept in self.quarantined
             kept = WantedVersion(version, (), self.kept, True, until, excluded, has_failed=until > 0)
+        labelled = tuple(self._listed(version) for version in sorted(self.labels & self.files.keys()))
         return Desired(
-            *(tuple(versions), self.pin, self.is_unloaded, kept, self._removed_at(), self.is_gradual, self.is_stopped)
+            *(tuple(versions), self.pin, self.is_unloaded, kept, self._removed_at(), self.is_gradual, self.is_stopped),
+            labelled,
         )
 
     def _removed_at(self) -> float:
@@ -127,7 +131,20 @@ class World:
         return (FileStamp("model.joblib", 1, self.files[version], 0, 0),)
 
     def _seen(self, one: LoadedVersion) -> LoadedVersion:
-        return LoadedVersion(one.version, one.digest, one.digest in self.quarantined, one.digest in self.lost)
+        is_labelled = one.digest in self.labelled()
+        return LoadedVersion(
+            one.version, one.digest, one.digest in self.quarantined, one.digest in self.lost, is_labelled
+        )
+
+    def labelled(self) -> set[str]:
+        """Return what labels answer with: the bytes in the store, or else those that are loaded under the name."""
+        found = set()
+        for version in self.labels:
+            everything = [*([self.active] if self.active else []), *self.standbys]
+            loaded = [one.digest for one in everything if one.version == version]
+            in_store = self.digest(version) if version in self.files else None
+            found.update([in_store] if in_store in loaded else loaded[:1])
+        return {digest for digest in found if digest is not None}
 
     # --- what is done about it ---------------------------------------------------------------------------------------
 
@@ -272,6 +289,11 @@ class World:
         candidates |= {self.kept} - {None} if self.kept and self._is_to_be_had(self.kept) else set()  # type: ignore[arg-type]
         return bool(candidates - self.quarantined - self.lost)
 
+    def labels_to_be_had(self) -> set[str]:
+        """Return what labels should answer with of what is in the store."""
+        digests = {self.digest(version) for version in self.labels & self.files.keys()}
+        return {digest for digest in digests if self._may_answer(digest) and version_of(digest) not in self.broken}
+
     def _is_to_be_had(self, digest: str) -> bool:
         return version_of(digest) not in self.broken and self.failed.get(digest, 0.0) <= self.now
 
@@ -363,6 +385,14 @@ class Life(RuleBasedStateMachine):
     @rule()
     def unpin(self) -> None:
         self.world.pin = None
+
+    @rule(version=VERSIONS)
+    def label(self, version: str) -> None:
+        self.world.labels.add(version)
+
+    @rule(version=VERSIONS)
+    def unlabel(self, version: str) -> None:
+        self.world.labels.discard(version)
 
     @rule()
     def unload(self) -> None:
@@ -497,7 +527,9 @@ class Life(RuleBasedStateMachine):
         world.rest()
         expected = world.aspired()
         assert (world.active.digest if world.active else None) == expected, world
-        assert len(world.standbys) <= (0 if world.is_unloaded else world.keep_warm)
+        unlabelled = [one for one in world.standbys if one.digest not in world.labelled() or world.is_unloaded]
+        assert len(unlabelled) <= (0 if world.is_unloaded else world.keep_warm)
+        assert world.is_unloaded or world.labels_to_be_had() <= world.labelled(), world
         if not world.is_unloaded and world.kept is not None and version_of(world.kept) not in world.broken:
             assert world.active is not None, f"what answered before the restart does not answer after it: {world}"
         if not world.is_unloaded and world.could_answer():

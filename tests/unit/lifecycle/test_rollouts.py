@@ -309,6 +309,20 @@ def test_two_in_a_row_stop_it_until_an_operator_resumes(trial: Trial, tmp_path: 
     trial.history.close()
 
 
+def test_what_is_stopped_is_no_problem_where_versions_take_over_at_once(trial: Trial) -> None:
+    trial.fail()
+    trial.drain()
+    trial.drop("3", "2", "1")
+    trial.serve("3")
+    trial.fail()
+    trial.drain()
+    assert trial.model.problem is not None
+    trial.rollout = trial.rollout.model_copy(update={"strategy": "swap"})
+    trial.drop("4", "3", "2", "1")
+    trial.serve("4")
+    assert (trial.active, trial.model.problem) == ("4", None)
+
+
 def test_a_promotion_between_two_rollbacks_starts_the_count_anew(trial: Trial) -> None:
     trial.fail()
     trial.drain()
@@ -566,7 +580,7 @@ def test_a_defect_in_one_look_does_not_end_all_looking(
         raise RuntimeError("a defect")
 
     with monkeypatch.context() as patched:
-        patched.setattr(trial.metrics, "read_split", fail)
+        patched.setattr("serving.lifecycle.rollout_run.RolloutRun.take", fail)
         trial.wait()
     assert [log["event"] for log in logs if log["log_level"] == "error"] == ["rollout_stuck"]
     trial.fail()
