@@ -251,7 +251,7 @@ class Rollouts:
         known = self._remembered.get(model.name)
         ended = {RolloutAction.PROMOTE: RolloutEnd.PROMOTED, RolloutAction.ROLLBACK: RolloutEnd.ROLLED_BACK}
         last = known.last
-        if last is not None and decision.version == last.version and ended.get(decision.action) is last.end:
+        if last is not None and decision.version in (None, last.version) and ended.get(decision.action) is last.end:
             return
         if decision.action is RolloutAction.RESUME and known.is_stopped:
             self._remembered.decide(model.name, replace(known, is_stopped=False, rollbacks=0))
