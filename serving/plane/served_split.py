@@ -41,8 +41,6 @@ class ServedSplit:
 
     def choose(self, key: bytes | None) -> Servable:
         """Return the version that answers a client with this key; without one chance decides."""
-        if self.split.is_shadow:
-            return self.old
         part = random.random() if key is None else self._place(key) / _HASHES  # noqa: S311  (nothing is secret here)
         return self.new if part < self.split.share else self.old
 
