@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from serving.api import problems
 from serving.api.bodies import BodyReader, Headers, decoded, refuse_encoding
 from serving.api.dialect import QUERY, Call, Dialect, Refusal
+from serving.api.incoming import RefusedCall, Target
 from serving.api.inflight import Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.json_bodies.strict_json import refuse_depth
-from serving.api.predictor import Predictor, RefusedCall, Target
+from serving.api.predictor import Predictor
 from serving.domain.errors import InvalidInput, NotJson
 from serving.settings import ServerSettings
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from serving.api.bodies import Headers
 from serving.api.dialect import Dialect
+from serving.api.incoming import Target
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.origins import ORIGIN, SITE
 from serving.api.paths import prediction_of
-from serving.api.predictor import Predictor, Target
+from serving.api.predictor import Predictor
 from serving.api.problems import kind_of
 from serving.api.request_log import RequestLog
 from serving.settings import ServerSettings

@@ -12,9 +12,9 @@ from serving.api.grpc.call_wrapper import GrpcCall
 from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from serving.api.grpc.message_tensors import put_tensors, tensors_in
 from serving.api.grpc.messages import MessageReader
+from serving.api.incoming import RefusedCall, Target
 from serving.api.inflight import Share
 from serving.api.oip.specs import table_of, tensors_of
-from serving.api.predictor import RefusedCall, Target
 from serving.api.services import Services
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature

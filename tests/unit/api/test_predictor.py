@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from serving.api.dialect import Call, Refusal, Written
+from serving.api.incoming import AnsweredCall, RefusedCall
 from serving.api.inflight import Share
-from serving.api.predictor import AnsweredCall, RefusedCall
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, UnknownModel
 from serving.plane.prediction import PredictRequest
 from tests.fakes import FakeEngine, make_app, make_model_status, make_reference, make_servable, make_status, run

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from serving.api.predictor import SLOW, AnsweredCall, RefusedCall
+from serving.api.incoming import AnsweredCall, RefusedCall
+from serving.api.rollout_traffic import SLOW
 from serving.api.services import Services
 from serving.domain.errors import DeadlineExceeded, HostLost, InvalidInput, ModelFailed
 from serving.domain.plan import Split
