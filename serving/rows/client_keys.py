@@ -24,7 +24,7 @@ def find_key(rows: Any, signature: Signature, name: str) -> bytes | None:
             value = rows.get_column(names.index(name))[0]
     else:
         value = _value_in(_first_row(rows), signature, name)
-    if isinstance(value, int | float | np.number):  # the same number in all formats
+    if isinstance(value, (int, float, np.number)):  # the same number in all formats
         with suppress(OverflowError):
             value = float(value)
     return None if value is None else str(value).encode("utf-8", "backslashreplace")
@@ -41,7 +41,7 @@ def _value_in(row: Any, signature: Signature, name: str) -> Any:
     if isinstance(row, dict):
         return row.get(name)
     names = _names_of(signature)
-    if isinstance(row, list | tuple) and name in names and names.index(name) < len(row):
+    if isinstance(row, (list, tuple)) and name in names and names.index(name) < len(row):
         return row[names.index(name)]
     return None
 
