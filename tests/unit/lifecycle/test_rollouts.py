@@ -137,6 +137,22 @@ class Trial(Control):
         return self.table.rollouts.is_stopped("m")
 
 
+@pytest.fixture(autouse=True)
+def _closed_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test has left open, as when a server is killed."""
+    made: list[Trial] = []
+    begin = Trial.__init__
+
+    def note(trial: Trial, *arguments: Any, **settings: Any) -> None:
+        made.append(trial)
+        begin(trial, *arguments, **settings)
+
+    monkeypatch.setattr(Trial, "__init__", note)
+    yield
+    for one in made:
+        one.history._file.close()
+
+
 @pytest.fixture
 def trial(tmp_path: Path) -> Iterator[Trial]:
     found = Trial(tmp_path).begin()
