@@ -78,6 +78,16 @@ class RolloutRun:
         self.counted = NOTHING
 
     @property
+    def is_shadow(self) -> bool:
+        """Whether the new version only gets copies."""
+        return self.phase is RolloutPhase.SHADOW
+
+    @property
+    def is_baking(self) -> bool:
+        """Whether the new version is active, and the old one keeps a part."""
+        return self.phase is RolloutPhase.BAKE
+
+    @property
     def steps(self) -> int:
         """How many steps there are in this phase."""
         return len(self.settings.steps) if self.phase is RolloutPhase.CANARY else 1
@@ -100,7 +110,7 @@ class RolloutRun:
             new=self.new.id,
             old=self.old.id,
             share=self.share,
-            is_shadow=self.phase is RolloutPhase.SHADOW,
+            is_shadow=self.is_shadow,
             sticky=self.settings.sticky,
             slo_seconds=self.settings.slo_seconds,
         )
@@ -108,26 +118,24 @@ class RolloutRun:
     def take(self, count: SplitCount) -> bool:
         """Take in what has been counted in the present split so far; returns whether there is anything new."""
         since = count.minus(self.counted)
-        is_shadow = self.phase is RolloutPhase.SHADOW
-        if is_shadow:  # of a pair that is being written, or was when its worker died, only one half is there
+        if self.is_shadow:  # of a pair that is being written, or was when its worker died, only one half is there
             pairs = min(since.new, since.old)
             since = since._replace(new=pairs, old=pairs)
         if since == NOTHING:
             return False
         self.counted = self.counted.plus(since)
-        knows_clients = self.settings.sticky is not None and not is_shadow
+        knows_clients = self.settings.sticky is not None and not self.is_shadow
         new_clients, old_clients = (since.new_clients, since.old_clients) if knows_clients else (None, None)
         new = Outcomes(since.new, since.new_bad, new_clients)
         old = Outcomes(since.old, since.old_bad, old_clients)
         evidence = self.evidence
-        self.evidence = evidence.add_pairs(new, old) if is_shadow else evidence.add(self.share, new, old)
+        self.evidence = evidence.add_pairs(new, old) if self.is_shadow else evidence.add(self.share, new, old)
         return True
 
     def judge(self, now: float) -> Judgement:
         """Return what the judge says at this monotonic time, and keep it."""
-        is_baking = self.phase is RolloutPhase.BAKE
-        seconds = self.settings.bake_seconds if is_baking else self.settings.step_seconds
-        pace = Pace(seconds, 0 if is_baking else self.settings.min_requests)
+        settings = self.settings
+        pace = Pace(settings.bake_seconds, 0) if self.is_baking else Pace(settings.step_seconds, settings.min_requests)
         self.judgement = judge(self.evidence, pace, now - self.step_began_at, self.counted.new)
         return self.judgement
 

@@ -84,8 +84,7 @@ class Rollouts:
         run = model.rollout
         if run is None:
             return None
-        is_baking = run.phase is RolloutPhase.BAKE
-        return Arrival(run.new.version, run.new.digest or "", run.old.version, run.has_passed, is_baking)
+        return Arrival(run.new.version, run.new.digest or "", run.old.version, run.has_passed, run.is_baking)
 
     def begin(self, model: ModelRecord, record: VersionRecord, now: float) -> None:
         """Let `record`, a standby, begin to take over from the active version: from where it was before a restart."""
@@ -121,8 +120,7 @@ class Rollouts:
         """End a rollout because something else is wanted. One that was active already has passed."""
         run = model.rollout
         assert run is not None
-        is_baking = run.phase is RolloutPhase.BAKE
-        self._end(model, run, RolloutEnd.PROMOTED if is_baking else RolloutEnd.SUPERSEDED, reason, JUDGE)
+        self._end(model, run, RolloutEnd.PROMOTED if run.is_baking else RolloutEnd.SUPERSEDED, reason, JUDGE)
 
     # --- looking at what has been counted ----------------------------------------------------------------------------
 
@@ -154,7 +152,7 @@ class Rollouts:
         before, report = run.judgement, run.shadow
         self._shift_watch.look(model.name, run, now)
         has_news = run.take(found.answers)
-        if run.phase is RolloutPhase.SHADOW:
+        if run.is_shadow:
             run.shadow = found.shadow.to_report()
         judgement = run.judge(now)
         examples = self._metrics.read_examples(model.name, run.number)
@@ -202,13 +200,13 @@ class Rollouts:
 
     def _settle(self, model: ModelRecord, run: RolloutRun, reason: str, now: float) -> None:
         """Do what is set for a step that is over while nothing is proven. A version that is active stays so."""
-        if run.phase is RolloutPhase.BAKE or run.settings.on_inconclusive == "promote":
+        if run.is_baking or run.settings.on_inconclusive == "promote":
             self._advance(model, run, reason, now)
         elif run.settings.on_inconclusive == "rollback":
             self._roll_back(model, run, reason, JUDGE)
 
     def _advance(self, model: ModelRecord, run: RolloutRun, reason: str, now: float) -> None:
-        if run.phase is RolloutPhase.BAKE:
+        if run.is_baking:
             self._end(model, run, RolloutEnd.PROMOTED, reason, JUDGE)
             self._activation.publish_standbys(model)
         elif run.step < run.steps:
@@ -264,9 +262,8 @@ class Rollouts:
     def _promote(self, model: ModelRecord, run: RolloutRun, actor: str) -> None:
         """Let the new version answer everything from now on: an operator's word needs no proof."""
         run.judgement = replace(run.judgement, reason=f"promoted by {actor}")
-        is_baking = run.phase is RolloutPhase.BAKE
         self._end(model, run, RolloutEnd.PROMOTED, run.judgement.reason, actor)
-        if not is_baking:
+        if not run.is_baking:
             self._activation.activate(model, run.new)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -372,7 +369,7 @@ def _resume(run: RolloutRun, before: RememberedRun) -> None:
 
 
 def _describe(run: RolloutRun) -> str:
-    if run.phase is RolloutPhase.SHADOW:
+    if run.is_shadow:
         return f"answers copies of what version '{run.old.version}' answers"
     return f"answers {run.shown_share:g} % of the requests, version '{run.old.version}' the others"
 
@@ -380,7 +377,7 @@ def _describe(run: RolloutRun) -> str:
 def _effect(run: RolloutRun) -> str:
     if run.is_held or run.settings.observe:
         return "none: it is held" if run.is_held else "none: rollout.observe is set"
-    if run.judgement.verdict is RolloutVerdict.INCONCLUSIVE and run.phase is not RolloutPhase.BAKE:
+    if run.judgement.verdict is RolloutVerdict.INCONCLUSIVE and not run.is_baking:
         return {"hold": "it stays as it is"}.get(run.settings.on_inconclusive, run.settings.on_inconclusive)
     return run.judgement.verdict.value
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 from serving.domain.errors import HostLost, ServingError
 from serving.domain.plan import (
@@ -47,6 +48,8 @@ from serving.settings import ReplaySettings
 ATTACH_SECONDS = 10.0
 SAMPLE_SECONDS = 10.0  # beyond what the answers to recent rows may take, for a loop or a host that is busy
 SPREAD_SECONDS = 5.0
+
+Result = TypeVar("Result")
 
 
 class Plane:
@@ -151,9 +154,9 @@ class Plane:
         """Let the prepared plan answer: one assignment. Where there are other planes, control has written the word."""
         assert self._prepared_plan.generation == command.generation
         self._own_word[0] = command.generation
-        self._place_samples(self._prepared)
         activate(self._state, self._prepared)
         self._plan, self._reference = self._prepared_plan, self._prepared
+        self._place_samples(self._reference)  # after the swap, which does not wait for it: it looks at every model
 
     def unload(self, command: Unload) -> Draining:
         """Free a version when its last request has been answered; `Drained` follows. The plan does not name it."""
@@ -176,21 +179,20 @@ class Plane:
 
         None when the version is not the active one, there are no rows, or it cannot answer now.
         """
-        answering = asyncio.run_coroutine_threadsafe(self._answer_recent_rows(key), self._loop)
-        try:
-            return answering.result(MOST_SECONDS + SAMPLE_SECONDS)
-        except (TimeoutError, RuntimeError):
-            answering.cancel()
-            return None
+        return self._wait_for(self._answer_recent_rows(key), MOST_SECONDS + SAMPLE_SECONDS)
 
     def spreads(self, model: str) -> dict[str, Spread]:
         """Return how the answers of each loaded version of a model are spread. Blocks; not on the event loop."""
-        reading = asyncio.run_coroutine_threadsafe(self._find_spreads(model), self._loop)
+        return self._wait_for(self._find_spreads(model), SPREAD_SECONDS) or {}
+
+    def _wait_for(self, reading: Coroutine[Any, Any, Result], seconds: float) -> Result | None:
+        """Return what the event loop finds; None where it does not answer in time. Blocks."""
+        found = asyncio.run_coroutine_threadsafe(reading, self._loop)
         try:
-            return reading.result(SPREAD_SECONDS)
+            return found.result(seconds)
         except (TimeoutError, RuntimeError):
-            reading.cancel()
-            return {}
+            found.cancel()
+            return None
 
     def retire(self) -> None:
         """Free every version when its last request has been answered. The active reference is another plane's."""

@@ -114,8 +114,7 @@ def look(state: HoldsActive, limits: RequestLimits, model: str | None = None, ve
 
     Raises what `hold` raises, except Overloaded. Event loop thread only.
     """
-    reference = read(state)
-    return find_in(reference, model or limits.default_model or _only_model(reference), version)
+    return look_for_any(state, limits, model, version)[0]
 
 
 def look_for_any(
@@ -126,7 +125,7 @@ def look_for_any(
     Both are valid until the event loop turns, and of one reference, which is read once. Raises what `look` raises.
     """
     reference = read(state)
-    name = model or limits.default_model or _only_model(reference)
+    name = model if model is not None else limits.default_model or _only_model(reference)
     servable = find_in(reference, name, version)
     return servable, reference.models[name].split if version is None else None
 

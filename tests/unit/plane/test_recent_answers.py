@@ -67,6 +67,14 @@ def join(recent: RecentRows | None, method: str = "predict") -> list[tuple[Any, 
 PETALS = [[0.0, 0.0, 0.0, number / 10] for number in range(40)]
 
 
+async def answer_petals(scene: Scene) -> Any:
+    """Let version 1 be active and answer all petals; return its engine."""
+    await load(scene)
+    scene.commit(ONE, ONE)
+    await answer(scene, PETALS)
+    return servable_of(scene).engine
+
+
 def test_recent_rows_come_with_what_the_active_version_says_to_them(play: Callable[[Scenario], None]) -> None:
     async def scenario(scene: Scene) -> None:
         await load(scene)
@@ -149,10 +157,7 @@ def test_no_row_is_kept_where_the_setting_says_so(play: Callable[[Scenario], Non
 @pytest.mark.parametrize("error", [InvalidInput("no"), ModelFailed("no")])
 def test_rows_that_are_refused_now_are_left_out(error: Exception, play: Callable[[Scenario], None]) -> None:
     async def scenario(scene: Scene) -> None:
-        await load(scene)
-        scene.commit(ONE, ONE)
-        await answer(scene, PETALS)
-        engine: Any = servable_of(scene).engine
+        engine = await answer_petals(scene)
         usual = engine.rule
 
         def refuse(method: str, batch: Batch) -> Any:
@@ -169,10 +174,7 @@ def test_rows_that_are_refused_now_are_left_out(error: Exception, play: Callable
 
 def test_nothing_comes_of_a_version_that_cannot_answer(play: Callable[[Scenario], None]) -> None:
     async def scenario(scene: Scene) -> None:
-        await load(scene)
-        scene.commit(ONE, ONE)
-        await answer(scene, PETALS)
-        engine: Any = servable_of(scene).engine
+        engine = await answer_petals(scene)
         engine.error = HostLost("gone")
         assert await read(scene) is None
 
@@ -181,10 +183,7 @@ def test_nothing_comes_of_a_version_that_cannot_answer(play: Callable[[Scenario]
 
 def test_a_method_that_fails_is_left_out(play: Callable[[Scenario], None]) -> None:
     async def scenario(scene: Scene) -> None:
-        await load(scene)
-        scene.commit(ONE, ONE)
-        await answer(scene, PETALS)
-        engine: Any = servable_of(scene).engine
+        engine = await answer_petals(scene)
         usual = engine.rule
 
         def refuse(method: str, batch: Batch) -> Any:
