@@ -156,6 +156,8 @@ def test_the_default_model_is_chosen_from_one_reading_of_the_reference() -> None
     seven = {f"m{index}": make_servable(f"m{index}", "1") for index in range(7)}
     with pytest.raises(UnknownModel, match=r"7 models \(m0, m1, m2, m3, m4, \.\.\.\)"):
         hold(state_with(**seven), LIMITS)
+    with pytest.raises(UnknownModel):
+        hold(state_with(iris=make_servable("iris", "3")), LIMITS, "")  # an empty name is no default
 
 
 def test_an_engine_that_fails_fails_its_own_request_only() -> None:
