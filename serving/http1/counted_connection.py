@@ -16,8 +16,8 @@ from serving.ports.shared_port import PortShare
 class OpenTally:
     """The connections of one port that a worker has open; other workers see how many. Event loop thread only.
 
-    `relieve` is called with each connection that has answered, in the next turn of the loop, while this worker has
-    more than its part; None else.
+    `relieve` is called with each connection that has answered, as soon as that is sent, while this worker has more than
+    its part; None else.
     """
 
     def __init__(self, share: PortShare) -> None:
@@ -84,6 +84,12 @@ class CountedConnection(HttpConnection):
     def on_response_complete(self) -> None:
         """Go on (called by uvicorn); a worker that has too many connections is asked what to do with this one."""
         super().on_response_complete()
+        if self._tally.relieve is not None:
+            self.loop.call_soon(self._send_and_relieve)
+
+    def _send_and_relieve(self) -> None:
+        """Send what waits, then ask: uvloop before 0.23 sends at the end of a turn, and nothing is passed before."""
+        self._limits.write_queue.flush()
         if self._tally.relieve is not None:
             self.loop.call_soon(self._tally.relieve, self)
 
