@@ -17,6 +17,7 @@ from serving.settings.groups import (
     LogSettings,
     ModelSettings,
     NamedEnvironment,
+    RecordSettings,
     ReplaySettings,
     RolloutSettings,
     SecuritySettings,
@@ -24,6 +25,7 @@ from serving.settings.groups import (
     Settings,
     StateSettings,
     StoreSettings,
+    TracesSettings,
 )
 from serving.settings.merging import forget_tokens, load_settings, load_token
 from serving.settings.setting_problems import SettingsError
@@ -38,6 +40,7 @@ __all__ = [
     "LogSettings",
     "ModelSettings",
     "NamedEnvironment",
+    "RecordSettings",
     "ReplaySettings",
     "RolloutSettings",
     "SecuritySettings",
@@ -47,6 +50,7 @@ __all__ = [
     "StateSettings",
     "StoreSettings",
     "TokenScope",
+    "TracesSettings",
     "describe_differences",
     "dump_shared",
     "forget_tokens",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -90,6 +91,18 @@ def _require_sticky(text: str) -> str:
     return text
 
 
+def _require_http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or not text.isprintable() or " " in text:
+        raise PydanticCustomError("http_url", "should be an http:// or https:// address")
+    return text
+
+
+HttpUrlText = Annotated[str, AfterValidator(_require_http_url)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -141,8 +154,12 @@ class ServerSettings(Group):
     predict_seconds: Positive = Field(30.0, description="deadline of one prediction")
     max_queue: Count = Field(256, description="most requests waiting for one model; beyond that 503")
     docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")
+    ui: Literal["off", "read", "admin"] = Field(
+        "admin", description="the page under /ui/: off, without operator calls, or with them for those with the token"
+    )
+    max_streams: Count = Field(100, description="most open streams of events in each worker; beyond that 503")
     admin_port: int | None = Field(
-        None, ge=0, le=65535, description="port that alone serves operator calls, metrics, docs and history"
+        None, ge=0, le=65535, description="port that alone serves operator calls, metrics, docs, history and the page"
     )
     admin_host: str = Field("127.0.0.1", description="address to listen on for admin_port")
     grpc_port: int | None = Field(None, ge=0, le=65535, description="port for gRPC, on host; needs the extra grpc")
@@ -170,6 +187,7 @@ class StoreSettings(Group):
     max_models: Count = Field(1000, description="most models in the store")
     max_versions: Count = Field(1000, description="most versions of one model")
     max_artifact_mb: Positive = Field(8192.0, description="largest version")
+    uploads: bool = Field(False, description="let operators publish versions over HTTP")
 
 
 class StateSettings(Group):
@@ -313,6 +331,28 @@ class SecuritySettings(Group):
     require_sandbox: bool = Field(False, description="refuse versions where a layer of the sandbox is missing")
 
 
+class TracesSettings(Group):
+    """Traces of requests and candidates, for OpenTelemetry; needs the extra ``otel``."""
+
+    endpoint: HttpUrlText | None = Field(
+        None, description="where traces are sent, OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; not set: off"
+    )
+    sample: float = Field(0.0, ge=0, le=1, description="share of traced requests of clients that do not decide it")
+    service: str = Field("serving", min_length=1, max_length=200, description="name of this service in the traces")
+
+
+class RecordSettings(Group):
+    """The log of predictions: rows and answers in files."""
+
+    sample: float = Field(0.0, ge=0, le=1, description="share of predictions that are written; 0: none")
+    path: Path | None = Field(None, description="directory of the files; not set: records, in state.path")
+    format: Literal["jsonl", "parquet"] = Field("jsonl", description="parquet needs the extra arrow")
+    file_mb: Positive = Field(64.0, description="a file that is larger is closed, and another one begun")
+    file_hours: Positive = Field(24.0, description="so is one that is older")
+    keep_mb: Positive = Field(1024.0, description="most bytes of all files; beyond that the oldest are removed")
+    leave_out: Names = Field((), description="names of fields whose values are not written")
+
+
 class LogSettings(Group):
     """What is logged and how."""
 
@@ -341,6 +381,8 @@ class Settings(BaseSettings):
         {}, description="what differs for some models, by their names"
     )
     security: SecuritySettings = SecuritySettings()
+    traces: TracesSettings = TracesSettings()
+    record: RecordSettings = RecordSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("models")
