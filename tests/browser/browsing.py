@@ -2,7 +2,7 @@
 
     from tests.browser.browsing import Page, expect, sign_in
 
-Wait with `expect` and locators: the page's policy forbids what ``wait_for_function`` does.
+Wait with `expect` and locators.
 """
 
 from __future__ import annotations
