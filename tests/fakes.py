@@ -381,7 +381,9 @@ def predict(app: FastAPI, body: Any, path: str = "/models/iris/predict", **heade
     return call(app, "POST", path, content=content, headers={"content-type": "application/json", **headers})
 
 
-async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/predict", **headers: str) -> Exchange:
+async def exchange(
+    app: FastAPI, *messages: Message, path: str = "/models/iris/predict", method: str = "POST", **headers: str
+) -> Exchange:
     """Play a client that sends these ASGI messages, and then nothing more for as long as it is waited for."""
     sent = Exchange([])
     waiting = list(messages)
@@ -396,7 +398,7 @@ async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/p
         sent.messages.append(message)
 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b"", "client": None}
+    scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "client": None}
     await app(scope, receive, send)
     sent.unread = len(waiting)
     return sent
