@@ -2,6 +2,7 @@
 // the roles are said in so many words, because browsers forget them when a row is not laid out as a row.
 
 import { h, setAttributes, setChildren } from "../dom.js";
+import { NOTHING } from "../format.js";
 
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
@@ -67,7 +68,10 @@ export class SortedTable {
       if (!this.rows.has(key)) this.rows.set(key, this.makeRow(item));
       const shown = this.rows.get(key);
       shown.item = item;
-      for (const [i, column] of this.columns.entries()) column.update(shown.cells[i], item);
+      for (const [i, column] of this.columns.entries()) {
+        column.update(shown.cells[i], item);
+        shown.cells[i].classList.toggle("is-empty", shown.cells[i].textContent === NOTHING);
+      }
     }
     this.order(keepOrder);
   }

@@ -153,7 +153,7 @@ function updateName(cell, { entry }) {
 function updateActive(cell, { entry }) {
   const { active, unloaded } = entry;
   setParts(cell, [active?.version, unloaded], () => {
-    if (active) return [h("span", { class: "mark" }, h("span", { class: "tone-good" }, toneShape("good")), h("span", { class: "mono" }, active.version)), h("span", { class: "visually-hidden" }, " active")];
+    if (active) return [h("span", { class: "mark" }, h("span", { class: "tone-good" }, toneShape("good")), h("span", { class: "version" }, active.version)), h("span", { class: "visually-hidden" }, " active")];
     return [unloaded ? toneMark("held", "Unloaded") : toneMark("bad", "Nothing active")];
   });
 }
@@ -172,7 +172,7 @@ function updateComing(cell, { entry }) {
     const version = rollout?.version ?? target?.version;
     if (rollout && !rollout.version) return [toneMark("warn", "Rollouts stopped")];
     return [
-      h("span", { class: "coming" }, h("span", { class: "mono" }, version), toneMark(tone, word)),
+      h("span", { class: "coming" }, h("span", { class: "version" }, version), toneMark(tone, word)),
       rollout && h("span", { class: "share" }, shareBar(rollout.share), formatPercent(rollout.share), rollout.is_held && toneMark("held", "Held")),
     ];
   });
@@ -192,7 +192,7 @@ function updateFailure(cell, { entry: { last_failure: failure } }) {
   setParts(cell, failure, () => {
     if (!failure) return [h("span", { class: "muted" }, NOTHING)];
     return [
-      h("span", { class: "failure-head" }, toneShape("bad"), h("span", { class: "mono" }, failure.version), " ", failure.gate, h("span", { class: "muted" }, " · ", timestamp(failure.at, "ago"))),
+      h("span", { class: "failure-head" }, toneShape("bad"), h("span", { class: "version" }, failure.version), " ", failure.gate, h("span", { class: "muted" }, " · ", timestamp(failure.at, "ago"))),
       h("span", { class: "clamped", title: failure.reason }, failure.reason),
     ];
   });
