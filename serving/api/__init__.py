@@ -17,6 +17,7 @@ from serving.api import (
     problems,
     schemas,
     tensorflow,
+    upload_routes,
     welcome,
 )
 from serving.api.access import Access
@@ -32,6 +33,7 @@ from serving.api.request_log import RequestIds, RequestLog
 from serving.api.services import AppState, Background, Services, services_of
 from serving.api.shortcut import Shortcut
 from serving.domain.decision import Operator
+from serving.domain.upload import Uploads
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
 
@@ -45,7 +47,7 @@ def install(app: FastAPI) -> None:
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
-    for routes in (welcome, models, admin, health, oip_metadata, oip_repository, mlflow, tensorflow):
+    for routes in (welcome, models, admin, upload_routes, health, oip_metadata, oip_repository, mlflow, tensorflow):
         app.include_router(routes.router)
     problems.install(app, _write_refusal)
     own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer)
@@ -62,6 +64,7 @@ def make_services(
     metrics: Metrics,
     operator: Operator,
     background: Background,
+    uploads: Uploads,
     access: Access | None = None,
     counts: Counts | None = None,
 ) -> Services:
@@ -88,6 +91,7 @@ def make_services(
         predictor=predictor,
         endpoints=endpoints,
         shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
+        uploads=uploads,
         operator_bodies=admin.make_body_reader(settings.server),
     )
 

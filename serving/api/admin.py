@@ -47,7 +47,7 @@ def make_body_reader(settings: ServerSettings) -> BodyReader:
     return BodyReader(MAX_BODY_BYTES, seconds=settings.body_seconds)
 
 
-async def _actor(request: Request) -> str:
+def check_actor(request: Request) -> str:
     """Check the token and return the caller's name for the history; raises AccessRefused."""
     actor = f"admin@{request.client.host if request.client else 'unknown'}"
     try:
@@ -57,6 +57,10 @@ async def _actor(request: Request) -> str:
         log.warning("admin", call=call, actor=actor, outcome="refused", reason=str(refused))
         raise
     return actor
+
+
+async def _actor(request: Request) -> str:
+    return check_actor(request)
 
 
 Actor = Annotated[str, Depends(_actor)]

@@ -104,7 +104,9 @@ class Edge:
         """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
         services = services_of(scope["app"])
         server = services.settings.server
-        is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
+        is_elsewhere = (
+            server.admin_port is not None and OPERATORS not in scope and is_for_operators(scope["method"], path)
+        )
         if is_elsewhere or (path in DOCS and not server.docs):
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
         if is_read(scope["method"], path):

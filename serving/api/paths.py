@@ -111,8 +111,8 @@ def is_probe(method: bytes, target: bytes) -> bool:
     return method in (b"GET", b"HEAD") and target.rstrip(b"/") in _PROBES
 
 
-def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port only: calls of operators, history, rollouts, metrics, the docs."""
+def is_for_operators(method: str, path: str) -> bool:
+    """Say whether a call belongs on the admin port only: those of operators, history, rollouts, metrics, the docs."""
     match path.split("/"):
         case ["", "refresh" | "accept-state-loss" | "metrics"]:
             return True
@@ -122,4 +122,6 @@ def is_for_operators(path: str) -> bool:
             return last in _OF_MODEL
         case ["", "models", _, "versions", _, "release"] | ["", "models", _, "labels", _]:
             return True
+        case ["", "models", _, "versions", _]:
+            return method not in _READING
     return path in DOCS

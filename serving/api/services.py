@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
+    from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
@@ -57,6 +58,7 @@ class Services:
     predictor: Predictor
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
+    uploads: Uploads
     operator_bodies: BodyReader
 
 

@@ -19,6 +19,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.snapshot import Snapshot
 from serving.domain.state import State
+from serving.domain.upload import UploadStatus
 
 
 class ActiveStatus(Snapshot):
@@ -184,7 +185,8 @@ class WorkerStatus(Snapshot):
 class Status:
     """Everything the reconciler publishes. `has_started`: the first pass over the store has ended.
 
-    `worker_problem` says which workers do not serve, and why, where several should.
+    `worker_problem` says which workers do not serve, and why, where several should. `uploads` are the newest ones, the
+    oldest of them first; those that have ended are shown for some minutes.
     """
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
@@ -193,6 +195,7 @@ class Status:
     worker_problem: str | None = None
     has_started: bool = False
     is_stopping: bool = False
+    uploads: tuple[UploadStatus, ...] = ()
 
     @property
     def is_ready(self) -> bool:
