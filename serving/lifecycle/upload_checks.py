@@ -31,7 +31,6 @@ from serving.domain.manifest import (
 from serving.domain.provenance import SIGNATURE_NAME
 from serving.domain.report import Evaluation, GateResult
 from serving.domain.upload import UploadRequest
-from serving.domain.version import VersionId, digest_of
 from serving.failpoints import reach
 from serving.lifecycle.candidate import (
     Candidate,
@@ -98,7 +97,10 @@ class UploadChecks:
             raise Unavailable(STOPPED)
 
         def complete(name: str) -> str:
-            return self._complete(files, publication, name, artifact, evaluation)
+            if publication is None:
+                return artifact.id.digest
+            candidate.version = name
+            return self._complete(files, publication, candidate, artifact, evaluation)
 
         published = publish_directory(root, request.model, request.version, files, complete)
         reach("upload-published")
@@ -134,34 +136,24 @@ class UploadChecks:
         raise Unavailable(STOPPED)
 
     def _complete(
-        self,
-        files: Path,
-        publication: Publication | None,
-        version: str,
-        artifact: Artifact,
-        evaluation: Evaluation,
+        self, files: Path, publication: Publication, candidate: Candidate, artifact: Artifact, evaluation: Evaluation
     ) -> str:
         """Write the manifest as it is published, with what the gates found; return the digest.
 
         The evaluation is kept for the digest that this makes, too: nothing but what the gates themselves have found is
         new in it, and so the version is not evaluated again when it is taken up.
         """
-        if publication is None:
-            return artifact.id.digest
         report = evaluation.report
         described = replace(publication, libraries=report.list_training_libraries(), signature=report.signature)
-        hashes = {file.name: file.sha256 for file in artifact.files if file.name != MANIFEST_NAME}
         listed = [
             ManifestFile(name=file.name, sha256=file.sha256, size=file.size)
             for file in artifact.files
             if file.name != MANIFEST_NAME
         ]
-        raw = encode_manifest(described, version, listed, datetime.now(UTC))
-        hashes[MANIFEST_NAME] = replace_file(files / MANIFEST_NAME, raw)
-        digest = digest_of(hashes.items())
-        complete = replace(artifact, id=VersionId(artifact.id.model, version, digest))
+        replace_file(files / MANIFEST_NAME, encode_manifest(described, candidate.version, listed, datetime.now(UTC)))
+        complete = self._stage(files, candidate)
         self._evaluation_cache.keep(complete, evaluation)
-        return digest
+        return complete.id.digest
 
 
 def _read_publication(files: Path, request: UploadRequest) -> Publication | None:

@@ -36,7 +36,9 @@ def archive(files: Mapping[str, bytes], format: int = tarfile.USTAR_FORMAT) -> b
     return file.getvalue()
 
 
-def upload(server: Server, model: str, version: str | int, body: Any, query: str = "?file=model.joblib") -> httpx.Response:
+def upload(
+    server: Server, model: str, version: str | int, body: Any, query: str = "?file=model.joblib"
+) -> httpx.Response:
     """Send a version as one file."""
     return server.client.put(f"{server.url}/models/{model}/versions/{version}{query}", content=body, headers=HEADERS)
 
