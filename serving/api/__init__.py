@@ -19,6 +19,7 @@ from serving.api import (
     problems,
     schemas,
     tensorflow,
+    upload_routes,
     welcome,
 )
 from serving.api.access import Access
@@ -37,6 +38,7 @@ from serving.api.services import AppState, Background, Services, services_of
 from serving.api.sessions import Sessions, SignInLimit
 from serving.api.shortcut import Shortcut
 from serving.domain.decision import Operator
+from serving.domain.upload import Uploads
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
 
@@ -50,7 +52,7 @@ def install(app: FastAPI) -> None:
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
-    of_models = (welcome, models, event_routes, admin, page_session, health)
+    of_models = (welcome, models, event_routes, admin, upload_routes, page_session, health)
     for routes in (*of_models, oip_metadata, oip_repository, mlflow, tensorflow):
         app.include_router(routes.router)
     problems.install(app, _write_refusal)
@@ -69,6 +71,7 @@ def make_services(
     metrics: Metrics,
     operator: Operator,
     background: Background,
+    uploads: Uploads,
     access: Access | None = None,
     counts: Counts | None = None,
 ) -> Services:
@@ -100,6 +103,7 @@ def make_services(
         predictor=predictor,
         endpoints=endpoints,
         shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
+        uploads=uploads,
         operator_bodies=admin.make_body_reader(settings.server),
     )
 

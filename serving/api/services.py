@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
+    from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
@@ -62,6 +63,7 @@ class Services:
     predictor: Predictor
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
+    uploads: Uploads
     operator_bodies: BodyReader
 
 
