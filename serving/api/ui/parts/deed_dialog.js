@@ -5,20 +5,23 @@ import { commandLine } from "./command_line.js";
 
 /** Ask whether to do a deed; resolves to true when it is confirmed, and gives the focus back. */
 export function confirmDeed(deed) {
-  const confirm = h("button", { type: "submit", value: "yes", class: deed.isDestructive ? "danger" : "primary" }, deed.label);
-  const cancel = h("button", { type: "submit", value: "no", class: "plain", autofocus: true }, "Cancel");
-  const form = h(
-    "form",
-    { method: "dialog" },
-    h("h2", { id: "deed-title" }, deed.confirm.title),
-    h("p", { id: "deed-text" }, deed.confirm.text),
-    commandLine(deed.command),
-    h("div", { class: "dialog-buttons" }, cancel, confirm),
+  const confirm = h(
+    "button",
+    { type: "submit", value: "yes", class: deed.isDestructive ? "button danger" : "button primary" },
+    deed.label,
   );
+  const cancel = h("button", { type: "submit", value: "no", class: "button" }, "Cancel");
   const dialog = h(
     "dialog",
-    { class: "deed-dialog", "aria-labelledby": "deed-title", "aria-describedby": "deed-text" },
-    form,
+    { class: "dialog deed-dialog", "aria-labelledby": "deed-title", "aria-describedby": "deed-text" },
+    h(
+      "form",
+      { method: "dialog", class: "dialog-form" },
+      h("h2", { id: "deed-title" }, deed.confirm.title),
+      h("p", { id: "deed-text", class: "dialog-text" }, deed.confirm.text),
+      commandLine(deed.command),
+      h("div", { class: "dialog-buttons" }, cancel, confirm),
+    ),
   );
   document.body.append(dialog);
   return new Promise((resolve) => {

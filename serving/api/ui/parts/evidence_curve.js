@@ -22,7 +22,7 @@ export function createCurve(running) {
     value: point.e_value,
     share: point.share,
   }));
-  if (points.length === 0) return h("p", { class: "quiet" }, "No evidence yet: the curve begins with the first answers.");
+  if (points.length === 0) return h("p", { class: "muted" }, "No evidence yet: the curve begins with the first answers.");
   const scale = makeScale(points, running.threshold);
   const picture = svg(
     "svg",

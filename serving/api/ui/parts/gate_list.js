@@ -48,7 +48,7 @@ export function createGateList(gates, isRunning) {
     const left = GATE_NAMES.filter((name) => !passed.has(name));
     rows.push(...left.map((name, place) => createGate(name, place === 0 ? "running" : "waiting", "", null)));
   }
-  if (rows.length === 0) return h("p", { class: "quiet" }, "No gate has looked at it yet.");
+  if (rows.length === 0) return h("p", { class: "muted" }, "No gate has looked at it yet.");
   return h("ol", { class: "gates" }, rows);
 }
 

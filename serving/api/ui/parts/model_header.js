@@ -59,7 +59,7 @@ function buildSummary(model) {
       { class: "model-active", "data-version": active.version },
       toneMark("good", "Active"),
       h("strong", { class: "model-version" }, active.version),
-      h("span", { class: "quiet" }, "since ", timestamp(active.activated_at), " (", timestamp(active.activated_at, "ago"), ")"),
+      h("span", { class: "muted" }, "since ", timestamp(active.activated_at), " (", timestamp(active.activated_at, "ago"), ")"),
     ),
     h(
       "p",

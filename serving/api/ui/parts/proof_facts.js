@@ -7,7 +7,7 @@ import { toneMark } from "./state_mark.js";
 
 /** Return the proof of `compilation`, null where compiling was not tried. */
 export function createProof(compilation) {
-  if (compilation === null) return h("p", { class: "quiet" }, "Compiling was not tried.");
+  if (compilation === null) return h("p", { class: "muted" }, "Compiling was not tried.");
   const isCompiled = compilation.engine !== null;
   const mark = isCompiled
     ? ["good", "compiled and proved equal"]

@@ -32,7 +32,7 @@ const STRATEGIES = {
 /** Return the children of the panel for `GET /models/NAME/rollout`. */
 export function buildRollout(rollout) {
   return [
-    h("p", { class: "quiet" }, STRATEGIES[rollout.strategy] ?? rollout.strategy),
+    h("p", { class: "muted" }, STRATEGIES[rollout.strategy] ?? rollout.strategy),
     rollout.is_stopped
       ? h(
           "p",
@@ -197,7 +197,7 @@ function createShifts(shifts, running) {
     "div",
     { class: "shifts" },
     h("h3", null, "Shift of the answers"),
-    h("p", { class: "quiet" }, "How differently the answers are spread: 0 for alike, 1 for ones that never meet. Evidence, never a verdict."),
+    h("p", { class: "muted" }, "How differently the answers are spread: 0 for alike, 1 for ones that never meet. Evidence, never a verdict."),
     shifts.map((shift) => {
       const keys = [...new Set([...Object.keys(shift.old), ...Object.keys(shift.new)])];
       return h(
@@ -249,7 +249,7 @@ function buildLast(last) {
       ` by ${last.actor}: ${last.reason}`,
     ),
     createCounts(last),
-    h("p", { class: "quiet" }, `e-value at the end: ${formatValue(last.e_value)}`),
+    h("p", { class: "muted" }, `e-value at the end: ${formatValue(last.e_value)}`),
     createShadow(last.shadow),
     createExamples(last.examples),
   );

@@ -23,10 +23,10 @@ const PAGE = 50;
 /** Return `{element, load, add, dispose}` for the timeline of a model. `api` reads older entries. */
 export function createTimeline(name, api) {
   const list = h("ol", { class: "timeline" });
-  const empty = h("p", { class: "quiet", hidden: true }, "Nothing has happened yet.");
+  const empty = h("p", { class: "muted", hidden: true }, "Nothing has happened yet.");
   const failure = h("p", { class: "outcome outcome-bad", hidden: true });
   const more = h("button", { type: "button", class: "button", hidden: true }, "Show older");
-  const zone = h("p", { class: "quiet small" });
+  const zone = h("p", { class: "muted" });
   const entries = new Map();
   let before = null;
 
@@ -110,7 +110,7 @@ function createEntry(group, open) {
     last.reason === null ? null : h("p", { class: "event-reason" }, last.reason),
     h(
       "p",
-      { class: "event-facts quiet" },
+      { class: "event-facts muted" },
       timestamp(last.at),
       ` by ${last.actor}`,
       isTransition && seconds > 0 ? `, took ${formatSeconds(seconds)}` : null,

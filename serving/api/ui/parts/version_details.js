@@ -74,7 +74,7 @@ function buildGates({ state, gates }) {
 }
 
 function buildSignature({ signature, known }) {
-  if (signature === null) return h("p", { class: "quiet" }, "Not known: it has not been loaded yet.");
+  if (signature === null) return h("p", { class: "muted" }, "Not known: it has not been loaded yet.");
   return createSignature(signature, known);
 }
 

@@ -31,7 +31,7 @@ function describeEnvironment(version) {
 function createNeeds(needs) {
   const libraries = Object.entries(needs.libraries).map(([name, version]) => {
     const source = needs.sources[name];
-    return h("li", null, `${name} ${version}`, source ? h("span", { class: "quiet" }, ` (${source})`) : null);
+    return h("li", null, `${name} ${version}`, source ? h("span", { class: "muted" }, ` (${source})`) : null);
   });
   return [
     createFact("Asks for", needs.environment === null ? null : `the environment '${needs.environment}'`),

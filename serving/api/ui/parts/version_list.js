@@ -12,7 +12,7 @@ import { timestamp } from "./timestamp.js";
  */
 export function createVersionList({ createDetails, onChoose }) {
   const list = h("ol", { class: "versions" });
-  const empty = h("p", { class: "quiet", hidden: true }, "The store has no version of this model.");
+  const empty = h("p", { class: "muted", hidden: true }, "The store has no version of this model.");
   const rows = new Map();
   let model = null;
   let open = null;
@@ -84,10 +84,9 @@ function createRow(name, toggle) {
     { type: "button", class: "version-button", "aria-expanded": "false", "aria-controls": panelId, onclick: () => toggle(name) },
     h("span", { class: "version-name" }, name),
     state,
-    badges,
-    since,
+    h("span", { class: "version-what" }, badges, reason),
     rate,
-    reason,
+    since,
   );
   const panel = h("div", { class: "version-panel", id: panelId, hidden: true });
   const element = h("li", { class: "version", "data-version": name }, button, panel);
