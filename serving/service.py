@@ -72,6 +72,7 @@ class Service:
     ) -> None:
         self._settings = settings
         self._state = state
+        metrics.show_status(lambda: state.status, workers)
         self._lock: IO[str] | None = None
         slots = 1 if workers is None else 2 * workers  # of each host: workers that end leave their channels behind
         self._candidates = ThreadPoolExecutor(
