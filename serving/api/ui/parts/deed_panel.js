@@ -7,7 +7,7 @@ import { createSection } from "./section.js";
 
 /**
  * Return `{element, update, run}`: `update(deeds)` shows what is possible now, `run(deed, button)` does one that has a
- * form of its own. `tools` are `{api, announce}`.
+ * form of its own. `tools` are `{api, announce, onDone}`; `onDone()` is called after each success.
  */
 export function createDeedPanel(tools) {
   const list = h("div", { class: "deeds" });
@@ -34,7 +34,7 @@ function createRow(deed, run) {
 }
 
 /** Do a deed: ask where it has to be asked, send its call, and say in `outcome` and aloud how it went. */
-async function runDeed(deed, button, outcome, { api, announce }) {
+async function runDeed(deed, button, outcome, { api, announce, onDone }) {
   if (deed.confirm !== undefined && !(await confirmDeed(deed))) return;
   button.setAttribute("aria-disabled", "true");
   showOutcome(outcome, "busy", `${deed.label}: working…`);
@@ -42,6 +42,7 @@ async function runDeed(deed, button, outcome, { api, announce }) {
     await api.send(deed.method, deed.path, deed.body);
     showOutcome(outcome, "good", `Done: ${deed.done}.`);
     announce(deed.done);
+    onDone();
   } catch (problem) {
     showOutcome(outcome, "bad", `Refused: ${explainProblem(problem)}`);
     announce(`refused: ${explainProblem(problem)}`);

@@ -5,7 +5,6 @@ import { h, svg } from "../dom.js";
 import { formatSeconds } from "../format.js";
 import { timestamp } from "./timestamp.js";
 
-const WIDTH = 640;
 const HEIGHT = 240;
 const LEFT = 56;
 const RIGHT = 12;
@@ -15,18 +14,18 @@ const SHARE_HEIGHT = 22;
 const LOWEST = 1e-3; // smaller e-values say the same: nothing speaks against the new version
 const TABLE_ROWS = 200;
 
-/** Return the curve of `running`, a rollout under way. */
-export function createCurve(running) {
+/** Return the curve of `running`, a rollout under way, for a place that is `width` pixels wide. */
+export function createCurve(running, width) {
   const points = running.curve.map((point) => ({
     at: Date.parse(point.at),
     value: point.e_value,
     share: point.share,
   }));
   if (points.length === 0) return h("p", { class: "muted" }, "No evidence yet: the curve begins with the first answers.");
-  const scale = makeScale(points, running.threshold);
+  const scale = makeScale(points, running.threshold, width);
   const picture = svg(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "curve", role: "img", "aria-label": describe(running, points) },
+    { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, class: "curve", role: "img", "aria-label": describe(running, points) },
     drawValueAxis(scale),
     drawTimeAxis(scale),
     drawThreshold(scale, running.threshold),
@@ -37,7 +36,7 @@ export function createCurve(running) {
   return h("figure", { class: "curve-figure" }, picture, createTable(points));
 }
 
-function makeScale(points, threshold) {
+function makeScale(points, threshold, width) {
   const begin = points[0].at;
   const end = Math.max(points.at(-1).at, begin + 1000);
   const largest = Math.max(threshold * 3, ...points.map((point) => point.value));
@@ -46,11 +45,12 @@ function makeScale(points, threshold) {
   const bottom = Math.log10(Math.max(least, LOWEST)) - 0.3;
   const low = HEIGHT - BOTTOM;
   return {
+    right: width - RIGHT,
     begin,
     end,
     top,
     bottom,
-    x: (at) => LEFT + ((at - begin) / (end - begin)) * (WIDTH - LEFT - RIGHT),
+    x: (at) => LEFT + ((at - begin) / (end - begin)) * (width - LEFT - RIGHT),
     y: (value) => {
       const level = Math.max(Math.log10(Math.max(value, Number.MIN_VALUE)), bottom);
       return low - ((level - bottom) / (top - bottom)) * (low - TOP);
@@ -65,7 +65,7 @@ function drawValueAxis(scale) {
   const ticks = [];
   for (let power = first; power <= last; power += step) {
     const y = scale.y(10 ** power);
-    ticks.push(svg("line", { class: "curve-grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }));
+    ticks.push(svg("line", { class: "curve-grid", x1: LEFT, x2: scale.right, y1: y, y2: y }));
     ticks.push(svg("text", { class: "curve-tick", x: LEFT - 8, y: y + 4, "text-anchor": "end" }, namePower(power)));
   }
   const middle = (TOP + HEIGHT - BOTTOM) / 2;
@@ -81,8 +81,8 @@ function drawTimeAxis(scale) {
   const seconds = (scale.end - scale.begin) / 1000;
   const texts = [
     [LEFT, "start", "0"],
-    [(LEFT + WIDTH - RIGHT) / 2, "middle", "time since the rollout began"],
-    [WIDTH - RIGHT, "end", formatSeconds(seconds)],
+    [(LEFT + scale.right) / 2, "middle", scale.right > 420 ? "time since the rollout began" : "time"],
+    [scale.right, "end", formatSeconds(seconds)],
   ];
   return texts.map(([x, anchor, text]) =>
     svg("text", { class: "curve-tick", x, y: HEIGHT - 6, "text-anchor": anchor }, text),
@@ -92,10 +92,10 @@ function drawTimeAxis(scale) {
 function drawThreshold(scale, threshold) {
   const y = scale.y(threshold);
   return [
-    svg("line", { class: "curve-threshold", x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y }),
+    svg("line", { class: "curve-threshold", x1: LEFT, x2: scale.right, y1: y, y2: y }),
     svg(
       "text",
-      { class: "curve-threshold-name", x: WIDTH - RIGHT, y: y - 6, "text-anchor": "end" },
+      { class: "curve-threshold-name", x: scale.right, y: y - 6, "text-anchor": "end" },
       `goes back at ${formatValue(threshold)}`,
     ),
   ];
@@ -112,7 +112,7 @@ function drawShare(scale, points) {
   return [
     svg("path", { class: "curve-share", d: `${path}V${low}Z` }),
     svg("text", { class: "curve-tick", x: LEFT - 8, y: low, "text-anchor": "end" }, "share"),
-    svg("line", { class: "curve-axis", x1: LEFT, x2: WIDTH - RIGHT, y1: low, y2: low }),
+    svg("line", { class: "curve-axis", x1: LEFT, x2: scale.right, y1: low, y2: low }),
   ];
 }
 

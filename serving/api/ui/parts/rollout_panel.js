@@ -29,8 +29,8 @@ const STRATEGIES = {
   canary: "A new version answers a growing share of the requests, then takes over.",
 };
 
-/** Return the children of the panel for `GET /models/NAME/rollout`. */
-export function buildRollout(rollout) {
+/** Return the children of the panel for `GET /models/NAME/rollout`; it is `width` pixels wide. */
+export function buildRollout({ rollout, width }) {
   return [
     h("p", { class: "muted" }, STRATEGIES[rollout.strategy] ?? rollout.strategy),
     rollout.is_stopped
@@ -40,12 +40,12 @@ export function buildRollout(rollout) {
           "Two versions in a row went back by themselves, so no rollout begins until an operator says so.",
         )
       : null,
-    rollout.running === null ? null : buildRunning(rollout.running),
+    rollout.running === null ? null : buildRunning(rollout.running, width),
     rollout.last === null ? null : buildLast(rollout.last),
   ];
 }
 
-function buildRunning(running) {
+function buildRunning(running, width) {
   return h(
     "div",
     { class: "rollout-running", "data-version": running.version },
@@ -77,7 +77,7 @@ function buildRunning(running) {
       h("strong", null, formatValue(running.e_value)),
       ` of ${formatValue(running.threshold)}, at which it goes back.`,
     ),
-    createCurve(running),
+    createCurve(running, width),
     createShadow(running.shadow),
     createExamples(running.examples),
     createShifts(running.shifts, running),

@@ -3,6 +3,7 @@
 import { h, setChildren } from "../dom.js";
 import { createDeedPanel } from "../parts/deed_panel.js";
 import { listModelDeeds, listOrphanDeeds, listRolloutDeeds } from "../parts/deed_list.js";
+import { isInProgress } from "../parts/gate_list.js";
 import { createModelHeader } from "../parts/model_header.js";
 import { createPanel, createSection } from "../parts/section.js";
 import { createPoll } from "../parts/poll.js";
@@ -17,10 +18,11 @@ import { hashOf, replaceHash } from "../router.js";
 /** @type {import("../main.js").Show} */
 export function show(container, context, { name, query }) {
   const { live, api, session } = context;
-  const parts = createParts(name, context);
+  const parts = createParts(name, context, () => modelPoll.ask());
   setChildren(container, h("p", { class: "crumb" }, h("a", { href: hashOf("") }, "Models"), " / ", name), parts.element);
   let model = null;
   let rollout = null;
+  let isRestored = false;
 
   function update() {
     if (model === null) return;
@@ -35,7 +37,9 @@ export function show(container, context, { name, query }) {
       rollout = model.rollout ?? (await api.getJson(api.pathOf("models", name, "rollout")));
       parts.showProblem(null);
       update();
-      parts.restore(query.get("version"));
+      if (!isRestored) parts.restore(query.get("version"));
+      isRestored = true;
+      if (model.versions.some((version) => isInProgress(version.state))) modelPoll.ask();
     } catch (problem) {
       parts.showProblem(problem);
     }
@@ -93,9 +97,9 @@ export function show(container, context, { name, query }) {
   };
 }
 
-function createParts(name, context) {
+function createParts(name, context, onDone) {
   const { api, session, announce } = context;
-  const tools = { api, session, announce };
+  const tools = { api, session, announce, onDone };
   const problem = h("p", { class: "outcome outcome-bad", hidden: true });
   const versions = createVersionList({
     createDetails: (version) => createVersionDetails(version, tools),
@@ -141,8 +145,8 @@ function createParts(name, context) {
       header.update(model);
       versions.update(model);
       operate.update(model);
-      showRollout(rollout);
       rolloutPanel.hidden = rollout.running === null && rollout.last === null && !rollout.is_stopped;
+      showRollout({ rollout, width: measure(rolloutBox) });
       rolloutDeeds.element.hidden = !session.has("admin");
       rolloutDeeds.update(listRolloutDeeds(model.name, rollout));
       tryForm.update(model);
@@ -158,6 +162,11 @@ function createParts(name, context) {
     },
     dispose: upload.dispose,
   };
+}
+
+/** The width for a curve: in steps, so that it is not drawn anew for every pixel of a moving window. */
+function measure(element) {
+  return Math.min(Math.max(Math.floor(element.clientWidth / 20) * 20, 240), 860);
 }
 
 function createOperate(tools) {
