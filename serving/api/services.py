@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from serving.api.inflight import Inflight
     from serving.api.predictor import Predictor
     from serving.api.request_log import RequestLog
+    from serving.api.sessions import Sessions, SignInLimit
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
@@ -51,6 +52,8 @@ class Services:
     operator: Operator
     background: Background
     access: Access
+    sessions: Sessions
+    failed_sign_ins: SignInLimit
     counts: Counts
     inflight: Inflight
     requests: RequestLog
