@@ -12,11 +12,14 @@ from serving.api import (
     mlflow,
     models,
     openapi,
+    page_files,
+    page_session,
     predict,
     predict_docs,
     problems,
     schemas,
     tensorflow,
+    upload_routes,
     welcome,
 )
 from serving.api.access import Access
@@ -32,8 +35,10 @@ from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_o
 from serving.api.predictor import Predictor
 from serving.api.request_log import RequestIds, RequestLog
 from serving.api.services import AppState, Background, Services, services_of
+from serving.api.sessions import Sessions, SignInLimit
 from serving.api.shortcut import Shortcut
 from serving.domain.decision import Operator
+from serving.domain.upload import Uploads
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
 
@@ -47,13 +52,15 @@ def install(app: FastAPI) -> None:
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
-    for routes in (welcome, models, event_routes, admin, health, oip_metadata, oip_repository, mlflow, tensorflow):
+    of_models = (welcome, models, event_routes, admin, upload_routes, page_session, health)
+    for routes in (*of_models, oip_metadata, oip_repository, mlflow, tensorflow):
         app.include_router(routes.router)
     problems.install(app, _write_refusal)
-    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer)
-    bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.EventList, *own)
+    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer, schemas.SignIn, schemas.EventList)
+    bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, *own)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     documentation.add_routes(app)
+    page_files.add_routes(app)
     app.router.redirect_slashes = False  # `Edge` takes a slash at the end away: a redirect would lose bodies
     app.add_middleware(Edge)
 
@@ -64,6 +71,7 @@ def make_services(
     metrics: Metrics,
     operator: Operator,
     background: Background,
+    uploads: Uploads,
     access: Access | None = None,
     counts: Counts | None = None,
 ) -> Services:
@@ -73,18 +81,21 @@ def make_services(
     everything that may need a token is closed. Blocks.
     """
     access = access if access is not None else Access.read_or_close(settings.security)
+    sessions = Sessions(access, settings.server.ui)
     counts = counts if counts is not None else OwnCounts(state, metrics)
     inflight = Inflight(settings.server.max_inflight_mb)
     requests = RequestLog(settings.log.access_sample)
     predictor = Predictor(state, settings.server, access, inflight, metrics)
     dialects = _make_dialects(settings.server, requests.ids)
-    endpoints = {name: Endpoint(dialect, settings.server, predictor) for name, dialect in dialects.items()}
+    endpoints = {name: Endpoint(dialect, settings.server, predictor, sessions) for name, dialect in dialects.items()}
     return Services(
         settings=settings,
         metrics=metrics,
         operator=operator,
         background=background,
         access=access,
+        sessions=sessions,
+        failed_sign_ins=SignInLimit(),
         counts=counts,
         events=EventFeed(state, settings.server, operator, counts),
         inflight=inflight,
@@ -92,6 +103,7 @@ def make_services(
         predictor=predictor,
         endpoints=endpoints,
         shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
+        uploads=uploads,
         operator_bodies=admin.make_body_reader(settings.server),
     )
 

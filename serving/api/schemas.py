@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,7 @@ from serving.domain.status import (
     VersionStatus,
     WorkerStatus,
 )
+from serving.settings import TokenScope
 
 
 class JsonAnswer(BaseModel):
@@ -39,6 +40,18 @@ class Welcome(JsonAnswer):
     ready: str
     docs: str | None
     openapi: str | None
+    ui: str | None = Field(description="the page to look at")
+
+
+class PageSession(JsonAnswer):
+    """What the page may do now, and what it could after signing in."""
+
+    ui: Literal["read", "admin"] = Field(description="`server.ui`: with `read` no session opens admin")
+    scopes: tuple[TokenScope, ...] = Field(description="what the caller may do now")
+    signed_in: bool
+    expires_at: datetime | None = Field(description="when the session ends; it is not prolonged")
+    uploads: bool = Field(description="`store.uploads`: whether versions can be published over HTTP")
+    needs: tuple[TokenScope, ...] = Field(description="what needs a token that there is, and is open to none without")
 
 
 class Workers(BaseModel):
@@ -148,6 +161,14 @@ class Readiness(JsonAnswer):
     ready: bool
     reason: str | None = None
     active: int = Field(0, description="how many models have an active version")
+
+
+class SignIn(BaseModel):
+    """Body of ``POST /ui/session``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    token: str = Field(min_length=1, max_length=8192, examples=["<token>"], repr=False)
 
 
 class Pin(BaseModel):

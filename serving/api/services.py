@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from serving.api.inflight import Inflight
     from serving.api.predictor import Predictor
     from serving.api.request_log import RequestLog
+    from serving.api.sessions import Sessions, SignInLimit
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
+    from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
@@ -52,6 +54,8 @@ class Services:
     operator: Operator
     background: Background
     access: Access
+    sessions: Sessions
+    failed_sign_ins: SignInLimit
     counts: Counts
     events: EventFeed
     inflight: Inflight
@@ -59,6 +63,7 @@ class Services:
     predictor: Predictor
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
+    uploads: Uploads
     operator_bodies: BodyReader
 
 

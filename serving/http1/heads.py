@@ -25,7 +25,7 @@ _HOP = b"connection"
 END_OF_HEAD = b"\r\n\r\n"
 MOST_KNOWN_HEADS, MOST_KNOWN_BYTES = 512, 1024
 # What such a head says is of its request alone, so it does not come again; and tokens are not kept.
-_NEVER_KNOWN = frozenset({b"authorization", b"x-request-id", b"traceparent"})
+_NEVER_KNOWN = frozenset({b"authorization", b"cookie", b"x-request-id", b"traceparent"})
 
 
 class Target(NamedTuple):

@@ -10,10 +10,12 @@ from prometheus_client.exposition import choose_encoder
 
 from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
+from serving.domain.status import Status
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
+from serving.telemetry.status_gauges import StatusCollector
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases, VersionTraffic
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -163,6 +165,13 @@ class Metrics:
         Event loop thread only.
         """
         self._fallbacks.count(problem)
+
+    def show_status(self, read_status: Callable[[], Status], workers: int | None) -> None:
+        """Show what `read_status` returns at each scrape, too; `workers` should answer, None where this process does.
+
+        Call it once.
+        """
+        self.registry.register(StatusCollector(read_status, workers))
 
     def render(self, loaded: Iterable[VersionLeases], accept: str = "") -> tuple[bytes, str]:
         """Return the metrics as text and its content type, for the caller's ``Accept``. Event loop thread only.
