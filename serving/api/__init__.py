@@ -31,9 +31,11 @@ from serving.api.predictor import Predictor
 from serving.api.request_log import RequestIds, RequestLog
 from serving.api.services import AppState, Background, Services, services_of
 from serving.api.shortcut import Shortcut
+from serving.api.traced_requests import TracedPredictor, TracedRequestLog, TracedShortcut
 from serving.domain.decision import Operator
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import Tracer
 
 __all__ = ["install", "make_services"]
 
@@ -64,17 +66,21 @@ def make_services(
     background: Background,
     access: Access | None = None,
     counts: Counts | None = None,
+    tracer: Tracer | None = None,
 ) -> Services:
     """Return the complete services of requests. `state` is ``app.state``, in which the caller puts them.
 
     `counts` is given where others count, too. Without `access` the tokens are read now; if one cannot be read,
-    everything that may need a token is closed. Blocks.
+    everything that may need a token is closed. Without a `tracer` requests are not traced. Blocks.
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     inflight = Inflight(settings.server.max_inflight_mb)
-    requests = RequestLog(settings.log.access_sample)
-    predictor = Predictor(state, settings.server, access, inflight, metrics)
+    sample = settings.log.access_sample
+    requests = RequestLog(sample) if tracer is None else TracedRequestLog(sample, tracer)
+    make_predictor = Predictor if tracer is None else TracedPredictor
+    predictor = make_predictor(state, settings.server, access, inflight, metrics)
     dialects = _make_dialects(settings.server, requests.ids)
+    quick = (dialects, settings.server, predictor, requests, metrics)
     endpoints = {name: Endpoint(dialect, settings.server, predictor) for name, dialect in dialects.items()}
     return Services(
         settings=settings,
@@ -87,7 +93,7 @@ def make_services(
         requests=requests,
         predictor=predictor,
         endpoints=endpoints,
-        shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
+        shortcut=Shortcut(*quick) if tracer is None else TracedShortcut(*quick, tracer=tracer),
         operator_bodies=admin.make_body_reader(settings.server),
     )
 

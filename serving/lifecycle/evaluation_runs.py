@@ -27,6 +27,7 @@ from serving.lifecycle.candidate import (
     CopyDamaged,
     Outcome,
 )
+from serving.lifecycle.candidate_traces import CandidateTraces
 from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, WorkMessage
@@ -64,6 +65,7 @@ class EvaluationRuns:
         environments: EnvironmentWatch,
         on_staged: Callable[[ModelRecord, VersionRecord, CandidateStaged], None],
         decisions: StandingDecisions,
+        traces: CandidateTraces,
     ) -> None:
         self._runner = runner
         self._journal = journal
@@ -76,6 +78,7 @@ class EvaluationRuns:
         self._environments = environments
         self._on_staged = on_staged
         self._decisions = decisions
+        self.traces = traces
         self.running_count = 0
 
     @property
@@ -91,6 +94,7 @@ class EvaluationRuns:
         has_settled = quiet >= self._settings.store.settle_seconds
         quiet_seconds = quiet if has_settled or not entry.has_manifest else None
         self._enter(record, State.STAGING)
+        self.traces.begin(record)
         self._start(model, record, lambda candidate: self._runner.stage(candidate, entry, quiet_seconds))
 
     def evaluate(self, model: ModelRecord, record: VersionRecord) -> None:
@@ -100,12 +104,15 @@ class EvaluationRuns:
         comparison = self._comparison(model, record)
         source = record.entry.path if record.entry is not None else f"{record.model}/{record.version}"
         self._enter(record, State.LOADING)
+        if record.trace is None:  # staged earlier: before a restart, or before it failed
+            self.traces.begin(record)
 
         def on_state(state: State) -> None:
             self._post(CandidateProgressed(model, record, state))
 
         def on_gate(result: GateResult) -> None:
             self._metrics.record_gate(result.gate, result.duration_seconds)
+            self.traces.add_gate(record, result)
 
         self._start(
             model,
@@ -137,6 +144,7 @@ class EvaluationRuns:
             outcome: Outcome = CandidateFailed(f"{type(error).__name__}: {error}")
         else:
             outcome = message.outcome.result()
+        self.traces.conclude(record, outcome)
         match outcome:
             case CandidateStaged():
                 self._on_staged(model, record, outcome)
@@ -198,6 +206,7 @@ class EvaluationRuns:
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version, self._environments.against())
+        candidate.trace = record.trace
         model.running, model.candidate = record, candidate
         self.running_count += 1
         future = self._executor.submit(work, candidate)

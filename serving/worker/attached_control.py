@@ -23,6 +23,7 @@ from serving.plane.fair_turns import Turns, make_turns
 from serving.settings import Settings, make_shared
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import make_tracer
 from serving.telemetry.traffic import Traffic
 from serving.wire.shared_words import map_words
 from serving.worker.attach import attach
@@ -158,11 +159,16 @@ def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Li
         metrics = Metrics(__version__, sheet)
         control = AttachedControl(state, settings, sheet, turns, metrics)
         own = settings_of_one(settings, count_workers(settings))
-        state.services = api.make_services(state, own, metrics, control, control, access, control)
+        tracer = make_tracer(own.traces, metrics.count_traces)
+        state.services = api.make_services(state, own, metrics, control, control, access, control, tracer=tracer)
         await control.start()
+        if tracer is not None:
+            tracer.start()
         try:
             yield
         finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.stop)
             await control.stop()
             await asyncio.to_thread(turns.executor.shutdown)
 
