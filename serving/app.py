@@ -14,6 +14,7 @@ from serving.api.services import QuickState
 from serving.domain.status import Status
 from serving.plane.fair_turns import make_turns
 from serving.plane.plane import Plane
+from serving.recording.recorder import keep_recording
 from serving.service import Service
 from serving.settings import Settings, load_settings
 from serving.telemetry.metrics import Metrics
@@ -41,7 +42,8 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
         state.services = api.make_services(state, found, metrics, service.operator, service, access)
         service.start()
         try:
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             await asyncio.to_thread(service.stop)
             await asyncio.to_thread(turns.executor.shutdown)

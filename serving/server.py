@@ -27,6 +27,7 @@ from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.http1 import HttpConnection
 from serving.http1.limits import MOST_CROWDED
+from serving.recording.recorder import find_record_directory
 from serving.settings import ServerSettings, Settings
 from serving.telemetry import logging
 
@@ -250,8 +251,9 @@ def grpc_port_taken(server: ServerSettings, port: int) -> CannotListen:
 
 def prepare(settings: Settings) -> tuple[Settings, Access]:
     """Make this process ready to serve: its log, its descriptors, its memory. Returns the settings as they fit, and who
-    may call. Raises SettingsError when a token cannot be read.
+    may call. Raises SettingsError when a token cannot be read, or predictions cannot be recorded where they should be.
     """
+    find_record_directory(settings)
     logging.configure(settings.log)
     settings = _fit_connections(settings, _allow_many_descriptors())
     _keep_freed_memory()

@@ -32,6 +32,8 @@ from serving.api.request_log import RequestIds, RequestLog
 from serving.api.services import AppState, Background, Services, services_of
 from serving.api.shortcut import Shortcut
 from serving.domain.decision import Operator
+from serving.plane.active_reference import find_in
+from serving.recording.recorder import make_recorder
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
 
@@ -68,12 +70,13 @@ def make_services(
     """Return the complete services of requests. `state` is ``app.state``, in which the caller puts them.
 
     `counts` is given where others count, too. Without `access` the tokens are read now; if one cannot be read,
-    everything that may need a token is closed. Blocks.
+    everything that may need a token is closed. Blocks. Raises SettingsError if predictions cannot be recorded as asked.
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     inflight = Inflight(settings.server.max_inflight_mb)
     requests = RequestLog(settings.log.access_sample)
-    predictor = Predictor(state, settings.server, access, inflight, metrics)
+    recorder = make_recorder(settings, metrics, lambda model, version: find_in(state.active, model, version).signature)
+    predictor = Predictor(state, settings.server, access, inflight, metrics, recorder)
     dialects = _make_dialects(settings.server, requests.ids)
     endpoints = {name: Endpoint(dialect, settings.server, predictor) for name, dialect in dialects.items()}
     return Services(
@@ -87,8 +90,9 @@ def make_services(
         requests=requests,
         predictor=predictor,
         endpoints=endpoints,
-        shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
+        shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics, recorder),
         operator_bodies=admin.make_body_reader(settings.server),
+        recorder=recorder,
     )
 
 

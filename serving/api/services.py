@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from serving.domain.decision import Operator
     from serving.domain.status import Status
     from serving.plane.active_reference import ActiveReference
+    from serving.recording.recorder import Recorder
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
 
@@ -44,7 +45,10 @@ class Background(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`)."""
+    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`).
+
+    There is a `recorder` if predictions are to be recorded.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -58,6 +62,7 @@ class Services:
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
     operator_bodies: BodyReader
+    recorder: Recorder | None
 
 
 class AppState(Protocol):

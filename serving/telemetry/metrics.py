@@ -12,6 +12,7 @@ from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.record_counts import RecordCounts
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
@@ -28,6 +29,7 @@ class Metrics:
 
     def __init__(self, service_version: str, sheet: CountSheet | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._sheet = sheet
         self._traffic = TrafficCollector(sheet)
         self._fallbacks = FallbackCollector(sheet)
         self._splits = SplitCounts(sheet)
@@ -159,6 +161,12 @@ class Metrics:
         Event loop thread only.
         """
         self._fallbacks.count(problem)
+
+    def make_record_counts(self) -> RecordCounts:
+        """Return the counts of the log of predictions, which are shown from now on. Once; event loop thread only."""
+        counts = RecordCounts(self._sheet)
+        self.registry.register(counts)
+        return counts
 
     def render(self, loaded: Iterable[VersionLeases], accept: str = "") -> tuple[bytes, str]:
         """Return the metrics as text and its content type, for the caller's ``Accept``. Event loop thread only.

@@ -20,6 +20,7 @@ from serving.domain.decision import Decision
 from serving.domain.errors import StateUnavailable
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.plane.fair_turns import Turns, make_turns
+from serving.recording.recorder import keep_recording
 from serving.settings import Settings, make_shared
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
@@ -161,7 +162,8 @@ def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Li
         state.services = api.make_services(state, own, metrics, control, control, access, control)
         await control.start()
         try:
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             await control.stop()
             await asyncio.to_thread(turns.executor.shutdown)
