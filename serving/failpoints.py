@@ -25,6 +25,7 @@ rollout-begun       requests are shared with a new version, nothing durable may 
 rollout-stepped     ... and it has a larger share
 rollout-failed      a new version has been judged worse, and nothing was done yet
 rolled-back         it is in quarantine, and the active reference still names it
+record-write        lines are about to be appended to a file of records; OSError
 
 With several workers, in the supervisor and in the worker (those are the ones that name one worker):
 
@@ -64,6 +65,7 @@ Point = Literal[
     "rollout-stepped",
     "rollout-failed",
     "rolled-back",
+    "record-write",
     "worker-forked",
     "worker-loaded",
     "worker-prepared",

@@ -18,6 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from serving.failpoints import reach
+
 JSONL, PARQUET, UNFINISHED = ".jsonl", ".parquet", "_"
 MOST_OPEN = 64  # files; beyond that the one that was written longest ago is closed
 WRITE_BYTES = 64 << 10  # at once: a kill can end a longer write in the middle
@@ -47,6 +49,7 @@ class _OpenFile:
         """Write all of it, or nothing. Raises OSError; then the file ends where it did, if the system allows that."""
         rest = memoryview(content)
         try:
+            reach("record-write")
             while rest:
                 rest = rest[os.write(self.descriptor, rest[:WRITE_BYTES]) :]
         except OSError:
