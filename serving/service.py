@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,10 @@ import structlog
 
 from serving import __version__, sandbox
 from serving.domain.decision import Decision, DecisionOutcome, Operator
-from serving.domain.errors import StagingFailed, StateUnavailable, UnknownModel
+from serving.domain.errors import StagingFailed, StateUnavailable
+from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import Fact
-from serving.domain.status import HistoryEntry, Status
+from serving.domain.status import ModelHistoryEntry, Status
 from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
@@ -112,7 +114,7 @@ class Service:
             *(state, store_poller, cache, model_table, exclusion, history, journal, operations, environments),
             self._on_started,
         )
-        self.operator: Operator = ReconcilerOperator(state, self._reconciler, history)
+        self.operator: Operator = ReconcilerOperator(self._reconciler, history)
         self.on_started: Callable[[Status], None] = lambda _: None
 
     def start(self) -> None:
@@ -128,6 +130,7 @@ class Service:
             if self._lock is not None:
                 self._lock.close()
             raise
+        self._state.status = replace(self._state.status, newest_event=self._history.events.newest)
         self._hosts.start()
         self._reconciler.start()
         log.info("starting", version=__version__, store=str(self._settings.store.path))
@@ -163,11 +166,13 @@ class Service:
         """Have the reconciler carry out an operator's call. Any thread."""
         return self._reconciler.decide(decision, actor)
 
-    def read_history(self, model: str, limit: int, before_id: int | None) -> tuple[HistoryEntry, ...]:
-        """Read the history of a model, newest first. Raises UnknownModel. Blocks."""
-        if model not in self._state.status.models:
-            raise UnknownModel.for_name(model)
-        return tuple(self._history.events.read_entries(model, limit, before_id))
+    def read_history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
+        """Read the history, newest first. Any thread. Blocks; raises StateUnavailable."""
+        return self._history.events.read_entries(query)
+
+    def read_events(self, event_id: str | None, limit: int) -> EventPage:
+        """Read what happened after an entry, oldest first. Any thread. Blocks; raises StateUnavailable."""
+        return self._history.events.read_after(event_id, limit)
 
     def announce_stop(self) -> None:
         """Turn readiness false; everything else goes on. Any thread."""

@@ -26,6 +26,8 @@ from serving.api.counts import Counts, OwnCounts
 from serving.api.dialect import Dialect, Refusal
 from serving.api.edge import Edge
 from serving.api.endpoint import Endpoint
+from serving.api.events import event_routes
+from serving.api.events.event_feed import EventFeed
 from serving.api.inflight import Inflight
 from serving.api.oip import infer_docs, oip_metadata, oip_repository, oip_schemas, rest
 from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_of, protocol_of
@@ -48,10 +50,11 @@ def install(app: FastAPI) -> None:
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
-    for routes in (welcome, models, admin, page_session, health, oip_metadata, oip_repository, mlflow, tensorflow):
+    of_models = (welcome, models, event_routes, admin, page_session, health)
+    for routes in (*of_models, oip_metadata, oip_repository, mlflow, tensorflow):
         app.include_router(routes.router)
     problems.install(app, _write_refusal)
-    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer, schemas.SignIn)
+    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer, schemas.SignIn, schemas.EventList)
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, *own)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     documentation.add_routes(app)
@@ -76,6 +79,7 @@ def make_services(
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     sessions = Sessions(access, settings.server.ui)
+    counts = counts if counts is not None else OwnCounts(state, metrics)
     inflight = Inflight(settings.server.max_inflight_mb)
     requests = RequestLog(settings.log.access_sample)
     predictor = Predictor(state, settings.server, access, inflight, metrics)
@@ -89,7 +93,8 @@ def make_services(
         access=access,
         sessions=sessions,
         failed_sign_ins=SignInLimit(),
-        counts=counts if counts is not None else OwnCounts(state, metrics),
+        counts=counts,
+        events=EventFeed(state, settings.server, operator, counts),
         inflight=inflight,
         requests=requests,
         predictor=predictor,

@@ -14,7 +14,6 @@ from serving.api.endpoint import NOSNIFF
 from serving.api.origins import refuse_cross_site
 from serving.api.paths import (
     DOCS,
-    PAGE,
     PAGE_SESSION,
     PAGES,
     is_for_operators,
@@ -192,11 +191,13 @@ def _drop_last_slash(scope: Scope) -> None:
     """Remove slashes at the end of a path, so that the rules for the path hold without them.
 
     The pages of the documentation are redirected instead, because what they load has names relative to their path. For
-    the same reason ``/ui/`` has its slash.
+    the same reason ``/ui/`` has a slash, and its files have none.
     """
     path: str = scope["path"]
-    if path.endswith("/") and path_of(path, scope.get("root_path", "")) not in ("/", PAGE, *PAGES):
-        scope["path"] = path.rstrip("/")
+    if path.endswith("/"):
+        route = path_of(path, scope.get("root_path", ""))
+        if route not in ("/", *PAGES) and not is_of_page(route):
+            scope["path"] = path.rstrip("/")
 
 
 def _recognise(scope: Scope) -> str | None:

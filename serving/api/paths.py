@@ -16,7 +16,7 @@ PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb i
 
 _READING = ("GET", "HEAD")
 _PROBES = (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/ping")
-_READ = ("/", METRICS, "/models", "/v2", "/version", "/workers")
+_READ = ("/", METRICS, "/events", "/history", "/models", "/v2", "/version", "/workers")
 _OF_MODEL = frozenset({"pin", "rollback", "rollout", "history"})
 
 
@@ -118,9 +118,9 @@ def is_probe(method: bytes, target: bytes) -> bool:
 
 
 def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port only: operators' calls, history, metrics, the docs, the page."""
+    """Say whether a path belongs on the admin port only: what operators do and look at, and the documentation."""
     match path.split("/"):
-        case ["", "refresh" | "accept-state-loss" | "metrics"]:
+        case ["", "refresh" | "accept-state-loss" | "metrics" | "events" | "history"]:
             return True
         case ["", "v2", "repository", *_]:
             return True

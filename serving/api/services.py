@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serving.api.bodies import BodyReader
     from serving.api.counts import Counts
     from serving.api.endpoint import Endpoint
+    from serving.api.events.event_feed import EventFeed
     from serving.api.inflight import Inflight
     from serving.api.predictor import Predictor
     from serving.api.request_log import RequestLog
@@ -55,6 +56,7 @@ class Services:
     sessions: Sessions
     failed_sign_ins: SignInLimit
     counts: Counts
+    events: EventFeed
     inflight: Inflight
     requests: RequestLog
     predictor: Predictor

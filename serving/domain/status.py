@@ -184,7 +184,8 @@ class WorkerStatus(Snapshot):
 class Status:
     """Everything the reconciler publishes. `has_started`: the first pass over the store has ended.
 
-    `worker_problem` says which workers do not serve, and why, where several should.
+    `worker_problem` says which workers do not serve, and why, where several should. `newest_event` is the id of the
+    newest entry of the history that is on disk (see `serving.domain.event_page`), None while that is not known.
     """
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
@@ -193,6 +194,7 @@ class Status:
     worker_problem: str | None = None
     has_started: bool = False
     is_stopping: bool = False
+    newest_event: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -216,3 +218,9 @@ class HistoryEntry(Snapshot):
     event: str
     reason: str | None = None
     duration_seconds: float | None = None
+
+
+class ModelHistoryEntry(HistoryEntry):
+    """An entry of the history over all models."""
+
+    model: str

@@ -14,7 +14,7 @@ import structlog
 
 from serving import __version__
 from serving.domain.decision import DecisionOutcome
-from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
+from serving.domain.errors import ServingError
 from serving.domain.graph_budget import GraphBudget
 from serving.domain.plan import Drained, Fact, HostGone
 from serving.domain.status import WorkerStatus
@@ -30,20 +30,25 @@ from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
     Accepting,
     BadAnswer,
+    CountedVersion,
     Decide,
     Entries,
+    EventsRead,
     Exposition,
     Forget,
     HistoryRefused,
     HostLeft,
     Leaving,
+    ListTraffic,
     ListWorkers,
     Outcome,
+    ReadEvents,
     ReadGauges,
     ReadHistory,
     ReadTraffic,
     RenderMetrics,
     Sync,
+    TrafficList,
     TrafficRead,
     WorkerList,
 )
@@ -157,13 +162,15 @@ class SharedControl:
             case Decide():
                 outcome = self.service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
-            case ReadHistory():
+            case ReadHistory() | ReadEvents():
                 self._reads.submit(self._answer, self._read_history, link, received, message)
             case ListWorkers():
                 received.answer(WorkerList(self._workers.list_status()))
             case ReadTraffic():
                 numbers = self.metrics.read_traffic(message.model, message.versions)
                 received.answer(TrafficRead(tuple(map(tuple, numbers))))
+            case ListTraffic():
+                self._reads.submit(self._answer, self._list_traffic, link, received, message)
             case RenderMetrics():
                 self._renders.submit(self._answer, self._render, link, received, message)
 
@@ -194,13 +201,18 @@ class SharedControl:
         for link in links:
             link.channel.ask(Sync()).add_done_callback(note)
 
-    def _read_history(self, received: Received, question: ReadHistory) -> None:
+    def _read_history(self, received: Received, question: ReadHistory | ReadEvents) -> None:
         try:
-            received.answer(Entries(self.service.read_history(question.model, question.limit, question.before_id)))
-        except UnknownModel as error:
-            received.answer(HistoryRefused(str(error), is_unknown=True))
-        except (StateUnavailable, ServingError) as error:
-            received.answer(HistoryRefused(str(error), is_unknown=False))
+            if isinstance(question, ReadHistory):
+                received.answer(Entries(self.service.read_history(question.query)))
+            else:
+                received.answer(EventsRead(self.service.read_events(question.event_id, question.limit)))
+        except ServingError as error:
+            received.answer(HistoryRefused(str(error)))
+
+    def _list_traffic(self, received: Received, _: ListTraffic) -> None:
+        found = self.metrics.list_traffic()
+        received.answer(TrafficList(tuple(CountedVersion(*one[:2], tuple(one.numbers)) for one in found)))
 
     def _render(self, received: Received, question: RenderMetrics) -> None:
         for link in self._workers.list_links():

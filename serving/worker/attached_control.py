@@ -18,12 +18,13 @@ from serving.api.access import Access
 from serving.app import Lifespan
 from serving.domain.decision import Decision
 from serving.domain.errors import StateUnavailable
-from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.event_page import EventPage, HistoryQuery
+from serving.domain.status import ModelHistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.plane.fair_turns import Turns, make_turns
 from serving.settings import Settings, make_shared
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.traffic import Traffic
+from serving.telemetry.traffic import Traffic, VersionTraffic
 from serving.wire.shared_words import map_words
 from serving.worker.attach import attach
 from serving.worker.remote_control import HoldsPublished, RemoteControl
@@ -77,9 +78,13 @@ class AttachedControl:
         """Implement `Operator.decide`."""
         return await self._remote.decide(decision, actor)
 
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+    async def history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
         """Implement `Operator.history`."""
-        return await self._remote.history(model, limit, before_id)
+        return await self._remote.history(query)
+
+    async def events_after(self, event_id: str | None, limit: int) -> EventPage:
+        """Implement `Operator.events_after`."""
+        return await self._remote.events_after(event_id, limit)
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """Implement `Counts.render`."""
@@ -88,6 +93,10 @@ class AttachedControl:
     async def sum_of(self, model: str, versions: Sequence[str]) -> list[Traffic]:
         """Implement `Counts.sum_of`."""
         return await self._remote.sum_of(model, versions)
+
+    async def list_traffic(self) -> list[VersionTraffic]:
+        """Implement `Counts.list_traffic`."""
+        return await self._remote.list_traffic()
 
     async def list_workers(self) -> tuple[WorkerStatus, ...]:
         """Implement `Counts.list_workers`."""
