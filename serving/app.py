@@ -16,6 +16,7 @@ from serving.plane.fair_turns import make_turns
 from serving.plane.plane import Plane
 from serving.service import Service
 from serving.settings import Settings, load_settings
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry.metrics import Metrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -38,7 +39,8 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
         metrics = Metrics(__version__)
         loop, turns = asyncio.get_running_loop(), make_turns()
         service = Service(state, found, metrics, lambda tell: Plane(state, loop, turns, tell, replay=found.replay))
-        state.services = api.make_services(state, found, metrics, service.operator, service, access)
+        uploads = UploadReceiver(service.upload_control)
+        state.services = api.make_services(state, found, metrics, service.operator, service, uploads, access)
         service.start()
         try:
             yield

@@ -19,6 +19,7 @@ from serving.api import (
     problems,
     schemas,
     tensorflow,
+    upload_routes,
     welcome,
 )
 from serving.api.access import Access
@@ -26,6 +27,8 @@ from serving.api.counts import Counts, OwnCounts
 from serving.api.dialect import Dialect, Refusal
 from serving.api.edge import Edge
 from serving.api.endpoint import Endpoint
+from serving.api.events import event_routes
+from serving.api.events.event_feed import EventFeed
 from serving.api.inflight import Inflight
 from serving.api.oip import infer_docs, oip_metadata, oip_repository, oip_schemas, rest
 from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_of, protocol_of
@@ -35,6 +38,7 @@ from serving.api.services import AppState, Background, Services, services_of
 from serving.api.sessions import Sessions, SignInLimit
 from serving.api.shortcut import Shortcut
 from serving.domain.decision import Operator
+from serving.domain.upload import Uploads
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
 
@@ -48,10 +52,11 @@ def install(app: FastAPI) -> None:
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
-    for routes in (welcome, models, admin, page_session, health, oip_metadata, oip_repository, mlflow, tensorflow):
+    of_models = (welcome, models, event_routes, admin, upload_routes, page_session, health)
+    for routes in (*of_models, oip_metadata, oip_repository, mlflow, tensorflow):
         app.include_router(routes.router)
     problems.install(app, _write_refusal)
-    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer, schemas.SignIn)
+    own = (schemas.Pin, schemas.LabelledVersion, schemas.Rollback, schemas.Steer, schemas.SignIn, schemas.EventList)
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, *own)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     documentation.add_routes(app)
@@ -66,6 +71,7 @@ def make_services(
     metrics: Metrics,
     operator: Operator,
     background: Background,
+    uploads: Uploads,
     access: Access | None = None,
     counts: Counts | None = None,
 ) -> Services:
@@ -76,6 +82,7 @@ def make_services(
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     sessions = Sessions(access, settings.server.ui)
+    counts = counts if counts is not None else OwnCounts(state, metrics)
     inflight = Inflight(settings.server.max_inflight_mb)
     requests = RequestLog(settings.log.access_sample)
     predictor = Predictor(state, settings.server, access, inflight, metrics)
@@ -89,12 +96,14 @@ def make_services(
         access=access,
         sessions=sessions,
         failed_sign_ins=SignInLimit(),
-        counts=counts if counts is not None else OwnCounts(state, metrics),
+        counts=counts,
+        events=EventFeed(state, settings.server, operator, counts),
         inflight=inflight,
         requests=requests,
         predictor=predictor,
         endpoints=endpoints,
         shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
+        uploads=uploads,
         operator_bodies=admin.make_body_reader(settings.server),
     )
 

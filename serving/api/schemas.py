@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.domain.rollout import RolloutAction, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
-from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus, WorkerStatus
+from serving.domain.status import (
+    HistoryEntry,
+    ModelHistoryEntry,
+    ModelSummary,
+    StateStatus,
+    StoreStatus,
+    VersionStatus,
+    WorkerStatus,
+)
 from serving.settings import TokenScope
 
 
@@ -100,6 +108,45 @@ class History(JsonAnswer):
     model: str
     history: tuple[HistoryEntry, ...]
     before: int | None = None
+
+
+class FullHistory(JsonAnswer):
+    """A page of what happened to all models, newest first. `before` is the next page's query, null on the last one."""
+
+    history: tuple[ModelHistoryEntry, ...]
+    before: int | None = None
+
+
+class ModelState(ModelSummary):
+    """One model in ``GET /events``."""
+
+    rollout: RolloutSummary | None = None
+
+
+class ServiceState(JsonAnswer):
+    """Everything but the models in ``GET /events``. `generation` is the plan that this process answers with."""
+
+    store: StoreStatus
+    state: StateStatus
+    ready: bool
+    reason: str | None
+    sandbox: Sandbox | None
+    worker_problem: str | None
+    generation: int
+
+
+class Event(JsonAnswer):
+    """One event of ``GET /events``: its name, its data, and the id to go on from, if it has one."""
+
+    event: str = Field(examples=["model"])
+    id: str | None = None
+    data: dict[str, Any]
+
+
+class EventList(JsonAnswer):
+    """The whole state as events, and the history after the id that was given."""
+
+    events: tuple[Event, ...]
 
 
 class Live(JsonAnswer):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serving.api.bodies import BodyReader
     from serving.api.counts import Counts
     from serving.api.endpoint import Endpoint
+    from serving.api.events.event_feed import EventFeed
     from serving.api.inflight import Inflight
     from serving.api.predictor import Predictor
     from serving.api.request_log import RequestLog
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
+    from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
@@ -55,11 +57,13 @@ class Services:
     sessions: Sessions
     failed_sign_ins: SignInLimit
     counts: Counts
+    events: EventFeed
     inflight: Inflight
     requests: RequestLog
     predictor: Predictor
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
+    uploads: Uploads
     operator_bodies: BodyReader
 
 

@@ -18,6 +18,7 @@ from serving.domain.version import order_key
 from serving.lifecycle.candidate import (
     Candidate,
     CandidateFailed,
+    CandidatePassed,
     CandidateReady,
     CandidateRefused,
     CandidateRunner,
@@ -165,6 +166,8 @@ class EvaluationRuns:
                 self._failed(model, record, outcome)
             case CandidateReady():
                 self._ready(model, record, outcome)
+            case CandidatePassed():
+                raise AssertionError("nothing that is in the store is only checked")
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -175,26 +178,28 @@ class EvaluationRuns:
             self._journal.move(record, State.DISCOVERED, "may be tried again")
         self._journal.move(record, state)
 
-    def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
-        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one.
-
-        Nor is what answered for a label before a restart, because it answers again.
-        """
-        accepted = self._verdicts.accepted.get((model.name, record.version))
-        if record in model.kept_labelled.values():
-            return Comparison(accepted_digest=accepted, answered_digest=record.digest)
+    def compare(self, model: ModelRecord, version: str) -> Comparison:
+        """Return what a version is compared with. Only newer versions are: an operator has chosen an older one."""
+        accepted = self._verdicts.accepted.get((model.name, version))
         last = self._served.provenance.get(
             model.name
         )  # also after a restart, when a reissue may be the first to be tried
-        signed = find_rival(last, record.version, self._settings.security.trusted_keys)
+        signed = find_rival(last, version, self._settings.security.trusted_keys)
         contract = self._served.find_contract(model)
-        version, digest = self._served.active.get(model.name, (None, None))
-        answered = digest if version == record.version else None
-        if contract is None or order_key(record.version) < order_key(contract.version):
+        active, digest = self._served.active.get(model.name, (None, None))
+        answered = digest if active == version else None
+        if contract is None or order_key(version) < order_key(contract.version):
             return Comparison(active_provenance=signed, accepted_digest=accepted, answered_digest=answered)
-        is_pinned = self._decisions.pins.get(model.name) == record.version
+        is_pinned = self._decisions.pins.get(model.name) == version
         replayed = None if is_pinned or model.active is None else model.active.id
         return Comparison(contract.version, contract.signature, signed, accepted, answered, replayed)
+
+    def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
+        """Return what a candidate is compared with. What answered for a label before a restart answers again."""
+        if record in model.kept_labelled.values():
+            accepted = self._verdicts.accepted.get((model.name, record.version))
+            return Comparison(accepted_digest=accepted, answered_digest=record.digest)
+        return self.compare(model, record.version)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version, self._environments.against())

@@ -16,7 +16,7 @@ from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
 from serving.telemetry.status_gauges import StatusCollector
-from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
+from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases, VersionTraffic
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 
@@ -66,6 +66,10 @@ class Metrics:
         Requests that reached no version are counted under two empty names, so that no URL becomes a label.
         """
         return self._traffic.of(model, version)
+
+    def list_traffic(self) -> list[VersionTraffic]:
+        """Return what was counted of every version so far. Event loop thread only."""
+        return self._traffic.list_traffic()
 
     def count_in_split(self, model: str, number: int, key: bytes | None, *, is_new: bool, is_bad: bool) -> None:
         """Count an answer while requests are shared between two versions, in the split with this number.

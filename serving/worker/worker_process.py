@@ -24,6 +24,7 @@ from serving.plane.fair_turns import make_turns
 from serving.ports.shared_port import PortShare
 from serving.server import DrainingServer, make_config
 from serving.settings import Settings
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry import logging
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
@@ -91,7 +92,10 @@ class WorkerPlan:
         sock = socket.socket(fileno=channel)
         control = RemoteControl(state, sock, words, turns, metrics, replay=self.settings.replay)
         controls.append(control)
-        state.services = api.make_services(state, self.settings, metrics, control, control, self.access, control)
+        uploads = UploadReceiver(control)
+        state.services = api.make_services(
+            state, self.settings, metrics, control, control, uploads, self.access, control
+        )
         words = map_words(beats, writes=True)
         beating = asyncio.create_task(beat(words, index, self.settings.server.worker_seconds / BEATS_IN_TIME))
         control.start()

@@ -8,6 +8,7 @@ const KINDS = ["start", "model", "removed", "service", "workers", "traffic", "up
 const FIRST_EVENT_MS = 15_000;
 const POLL_MS = 2_000;
 const SILENCE_MS = 20_000;
+const ANSWER_MS = 10_000;
 const DELIVERY_MS = 3_000;
 const TRY_STREAM_AGAIN_MS = 60_000;
 const HIDDEN_MS = 30_000;
@@ -30,8 +31,10 @@ export class EventStream {
   constructor({ onEvent, onMode }) {
     /** @type {Mode} */
     this.mode = "paused";
-    /** @type {string | null} the id of the newest entry of the history that has arrived */
+    /** @type {string | null} after which entry of the history to resume, as the server has named it */
     this.lastId = null;
+    /** @private @type {number | null} the number of the newest entry that is known to exist */
+    this.newest = null;
     /** @private */ this.onEvent = onEvent;
     /** @private */ this.onMode = onMode;
     /** @private */ this.isWanted = false;
@@ -96,13 +99,13 @@ export class EventStream {
   async checkSilence() {
     const { source } = this;
     try {
-      const { history } = await getJson("history?limit=1", { signal: AbortSignal.timeout(5_000) });
+      const { history } = await getJson("history?limit=1", { signal: AbortSignal.timeout(ANSWER_MS) });
+      if (source !== this.source) return;
       const newest = history[0]?.id ?? 0;
-      if (newest <= Number(this.lastId)) {
-        if (source === this.source) this.after("silence", SILENCE_MS, () => this.checkSilence());
-        return;
-      }
-      this.after("silence", DELIVERY_MS, () => source === this.source && Number(this.lastId) < newest && this.fail());
+      const owes = this.newest !== null && newest > this.newest;
+      if (owes) this.after("silence", DELIVERY_MS, () => this.newest < newest && this.fail());
+      else this.after("silence", SILENCE_MS, () => this.checkSilence());
+      this.newest ??= newest;
     } catch {
       if (source && source === this.source) this.fail();
     }
@@ -141,7 +144,8 @@ export class EventStream {
 
   /** @private */
   deliver(kind, data, id) {
-    if (id !== undefined && id !== null && id !== "") this.lastId = String(id);
+    if (id) this.lastId = id;
+    if (kind === "history") this.newest = data.id;
     this.onEvent(kind, data);
   }
 

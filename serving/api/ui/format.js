@@ -99,8 +99,8 @@ export function formatAgo(time, now = Date.now()) {
  * @returns {string}
  */
 export function zoneName(zone, at = new Date()) {
-  if (zone === "utc") return "UTC";
   const minutes = -at.getTimezoneOffset();
+  if (zone === "utc" || minutes === 0) return zone === "utc" ? "UTC" : "local time, which is UTC here";
   const sign = minutes < 0 ? "−" : "+";
   const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
   const name = Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";

@@ -190,6 +190,11 @@ export class LiveState {
   }
 
   /** @private */
+  take_gap() {
+    this.history = []; // numbers may begin again
+  }
+
+  /** @private */
   take_history(data) {
     if (this.history.some((entry) => entry.id === data.id)) return false;
     this.history.unshift(data);

@@ -1,8 +1,10 @@
 // A command for a terminal, with a button that copies it.
 
+import { urlOf } from "../api_client.js";
 import { h, setText } from "../dom.js";
 
 const SHOWN_MS = 2_000;
+const PLAIN_WORD = /^[\w@%+=:,./-]+$/;
 
 /**
  * Returns an element that shows a command.
@@ -18,6 +20,24 @@ export function commandLine(command) {
     setTimeout(() => setText(button, "Copy"), SHOWN_MS);
   });
   return h("span", { class: "command" }, code, button);
+}
+
+/**
+ * Returns a command of the `serving` program that calls this server.
+ * @param {...string} words quoted where a shell would read them otherwise
+ * @returns {string}
+ */
+export function servingCommand(...words) {
+  return ["serving", ...words.map(quoteWord), "--url", urlOf("").replace(/\/$/, "")].join(" ");
+}
+
+/**
+ * Returns a word as a shell reads it.
+ * @param {string} word
+ * @returns {string}
+ */
+export function quoteWord(word) {
+  return PLAIN_WORD.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** Copies; where the browser forbids that (plain HTTP from afar), selects the text instead and returns false. */
