@@ -12,6 +12,7 @@ from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.domain.status import Status
 from serving.telemetry.count_sheet import CountSheet
+from serving.telemetry.dropped_spans import DroppedSpanCollector
 from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
@@ -30,6 +31,7 @@ class Metrics:
 
     def __init__(self, service_version: str, sheet: CountSheet | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._sheet = sheet
         self._traffic = TrafficCollector(sheet)
         self._fallbacks = FallbackCollector(sheet)
         self._splits = SplitCounts(sheet)
@@ -59,6 +61,15 @@ class Metrics:
         self.registry.register(self._traffic)
         self.registry.register(self._fallbacks)
         ProcessCollector(namespace="serving", registry=self.registry)
+
+    def count_traces(self) -> Callable[[int], None]:
+        """Show from now on how many spans were not exported; return what counts them, in any thread.
+
+        Once, if traces are on; event loop thread or the one that made this.
+        """
+        dropped = DroppedSpanCollector(self._sheet)
+        self.registry.register(dropped)
+        return dropped.count
 
     def traffic(self, model: str, version: str) -> Traffic:
         """Return the counters of one version. Event loop thread only; the names must be of a version that exists.
