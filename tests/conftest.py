@@ -29,6 +29,8 @@ LONGEST = (
     "e2e/test_workers.py",
     "e2e/test_process.py",
     "e2e/test_rollouts_killed.py",
+    "e2e/test_events_workers.py",
+    "e2e/test_events.py",
     "unit/test_cli.py",
     "e2e/test_forged_frames.py",
     "e2e/test_environment_commands.py",
