@@ -160,6 +160,7 @@ def test_a_bearer_token_goes_before_a_session_and_no_other_authorization_does() 
 
 # --- who sends it -----------------------------------------------------------------------------------------------------
 
+TENSORS = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": ROW["input"]}]}
 CHANGES = [
     ("POST", "/refresh", None),
     ("POST", "/models/iris/pin", {"version": "3"}),
@@ -170,6 +171,9 @@ CHANGES = [
     ("POST", "/v2/repository/index", None),
     ("POST", "/predict", ROW),
     ("POST", "/models/iris/predict", ROW),
+    ("POST", "/v1/models/iris:predict", {"instances": [ROW["input"]]}),
+    ("POST", "/v2/models/iris/infer", TENSORS),
+    ("POST", "/invocations", {"inputs": [ROW["input"]]}),
     ("DELETE", "/ui/session", None),
 ]
 FOREIGN = [
@@ -217,8 +221,9 @@ def test_a_session_reads_for_this_origin_and_for_the_address_bar_only() -> None:
         for site in ("same-origin", "none", None):
             headers = cookie if site is None else {**cookie, "sec-fetch-site": site}
             assert call(app, "GET", path, headers=headers).status_code == 200
-        for site in ("same-site", "cross-site", "other"):
-            assert call(app, "GET", path, headers={**cookie, "sec-fetch-site": site}).status_code == 403
+        assert call(app, "GET", path, headers={**cookie, "origin": "http://test"}).status_code == 200
+        for headers in ({"sec-fetch-site": "other"}, {"origin": "http://"}, *FOREIGN):
+            assert call(app, "GET", path, headers={**cookie, **headers}).status_code == 403
 
 
 def test_what_is_open_without_a_token_stays_open_with_a_session_or_with_a_strange_cookie() -> None:
