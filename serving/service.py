@@ -51,6 +51,7 @@ from serving.settings import Settings
 from serving.store.list_store import Store
 from serving.store.staging import Cache
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import Tracer
 
 LOCK_NAME = "lock"
 RESPAWN_THREADS = 2
@@ -67,6 +68,7 @@ class Service:
 
     `state` gets the status. `make_plane` returns the plane that carries out what is decided, or all planes as one; it
     is given where their facts go, which any thread may call. `workers` processes answer; None: this one does.
+    Candidates are traced by `tracer`, if there is one; it is started and stopped here.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class Service:
         metrics: Metrics,
         make_plane: Callable[[Callable[[Fact], None]], PlanePort],
         workers: int | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._tracer = tracer
         self._state = state
         metrics.show_status(lambda: state.status, workers)
         self._lock: IO[str] | None = None
@@ -109,7 +113,7 @@ class Service:
         )
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),
-            *(self._candidates, self._post, environments, rollouts),
+            *(self._candidates, self._post, environments, rollouts, tracer),
         )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
@@ -140,6 +144,8 @@ class Service:
                 self._lock.close()
             raise
         self._state.status = replace(self._state.status, newest_event=self._history.events.newest)
+        if self._tracer is not None:
+            self._tracer.start()
         self._hosts.start()
         self._reconciler.start()
         self.uploads.start()
@@ -198,6 +204,8 @@ class Service:
         self._hosts.stop()
         self._candidates.shutdown()
         self._respawns.shutdown()
+        if self._tracer is not None:
+            self._tracer.stop()
         if self._lock is not None:
             self._lock.close()
         log.info("stopped")

@@ -26,6 +26,7 @@ from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
 from serving.telemetry.service_metrics import ServiceMetrics
+from serving.telemetry.tracer import make_tracer
 from serving.telemetry.traffic import VersionLeases
 from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
@@ -125,7 +126,8 @@ class SharedControl:
         self._renders = ThreadPoolExecutor(1, "serving-render")
         self._board = StatusBoard(self._publish)
         self._replay_rows = settings.replay.rows
-        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers)
+        tracer = make_tracer(settings.traces, self.metrics.count_traces)
+        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers, tracer)
         self._uploads = SharedUploads(self.service.uploads)
         self._workers = make_workers(self)
 

@@ -22,10 +22,12 @@ from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.status import ModelHistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.domain.upload import UploadBegun, UploadRequest, UploadStatus
 from serving.plane.fair_turns import Turns, make_turns
+from serving.recording.recorder import keep_recording
 from serving.settings import Settings, make_shared
 from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import make_tracer
 from serving.telemetry.traffic import Traffic, VersionTraffic
 from serving.wire.shared_words import map_words
 from serving.worker.attach import attach
@@ -187,11 +189,18 @@ def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Li
         control = AttachedControl(state, settings, sheet, turns, metrics)
         own = settings_of_one(settings, count_workers(settings))
         uploads = UploadReceiver(control)
-        state.services = api.make_services(state, own, metrics, control, control, uploads, access, control)
+        tracer = make_tracer(own.traces, metrics.count_traces)
+        asked = (state, own, metrics, control, control, uploads, access, control)
+        state.services = api.make_services(*asked, tracer=tracer)
         await control.start()
+        if tracer is not None:
+            tracer.start()
         try:
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.stop)
             await control.stop()
             await asyncio.to_thread(turns.executor.shutdown)
 

@@ -199,7 +199,7 @@ def test_pin_and_unpin(open_model: Callable[..., Page], server: Server) -> None:
     expect(page.locator(".model-active")).to_have_attribute("data-version", "1")
     expect(page.locator(".chips")).to_contain_text("pinned to 1")
     expect(page.locator("#announcer")).to_have_text("deeds is pinned to 1")
-    expect(page.locator(".event").first).to_contain_text("admin@127.0.0.1")
+    expect(page.locator(".event", has_text="Pinned to 1")).to_contain_text("admin@127.0.0.1")
     expect(page.locator('#operate [data-deed="unpin"] code')).to_have_text("serving unpin deeds")
     do(page, "#operate", "unpin")
     expect(page.locator(".model-active")).to_have_attribute("data-version", "2")
@@ -299,7 +299,7 @@ def test_a_row_is_answered_with_version_time_and_an_equal_curl_call(
     form = page.locator("#try")
     for name, value in {"sepal length (cm)": "5.1", "sepal width (cm)": "3.5", "petal width (cm)": "0.2"}.items():
         form.get_by_label(name, exact=True).fill(value)
-    form.get_by_label("Method").select_option("predict_proba")
+    form.get_by_label("Method", exact=True).select_option("predict_proba")
     form.get_by_role("button", name="Ask the model").click()
     expect(form.locator(".try-answer")).to_have_attribute("data-version", "2")
     expect(form.locator(".try-said")).to_contain_text(re.compile(r"Version 2 answered in [\d.]+ (µs|ms|s)"))

@@ -6,7 +6,8 @@ import { currentZone } from "../time_zone.js";
 import { describeState, stateMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
 
-const ON_THE_WAY = new Set(["STAGING", "LOADING", "VALIDATING", "WARMING", "READY"]);
+const WORK = new Set(["STAGING", "LOADING", "VALIDATING", "WARMING"]);
+const ON_THE_WAY = new Set([...WORK, "READY"]);
 const DONE = {
   pin: (version) => `Pinned to ${version}`,
   unpin: (version) => `Unpinned from ${version}`,
@@ -95,7 +96,6 @@ export function groupEntries(entries) {
 
 function createEntry(group, open) {
   const last = group.at(-1);
-  const seconds = group.slice(group[0].before === "DISCOVERED" ? 1 : 0).reduce((sum, one) => sum + (one.duration_seconds ?? 0), 0);
   const isTransition = last.after !== null;
   return h(
     "li",
@@ -113,10 +113,18 @@ function createEntry(group, open) {
       { class: "event-facts muted" },
       timestamp(last.at),
       ` by ${last.actor}`,
-      isTransition && seconds > 0 ? `, took ${formatSeconds(seconds)}` : null,
+      describeDuration(group),
     ),
     group.length > 1 ? createSteps(group, open) : null,
   );
+}
+
+/** How long an evaluation took; for other transitions, how long the state before lasted. */
+function describeDuration(group) {
+  const steps = group.filter((entry) => WORK.has(entry.before));
+  if (steps.length > 0) return `, took ${formatSeconds(steps.reduce((sum, entry) => sum + entry.duration_seconds, 0))}`;
+  const { before, duration_seconds: seconds } = group.at(-1);
+  return before === null || seconds === null ? null : `, after ${formatSeconds(seconds)} as ${describeState(before)[1].toLowerCase()}`;
 }
 
 function createSteps(group, open) {

@@ -68,6 +68,7 @@ export function show(container, context, { name, query }) {
       before = key;
       update();
     }),
+    live.subscribe(["service"], modelPoll.ask), // the store was listed: there may be versions that nothing has happened to
     live.subscribe(["removed"], (_, gone) => {
       if (gone.name === name) modelPoll.ask();
     }),
