@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from http.cookies import SimpleCookie
@@ -311,6 +312,24 @@ def test_a_session_ends_by_itself_and_is_not_prolonged_by_use() -> None:
     clock.now = NOW - 1  # the clock was set back: a session that would live too long is none
     with pytest.raises(AccessRefused):
         check(sessions, value)
+
+
+def test_a_request_that_a_session_opens_ends_with_it() -> None:
+    clock = Clock()
+    sessions = sessions_of(ALL, now=clock)
+    found = sessions.sign_in(TOKEN.encode())
+    assert found is not None
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def at_once() -> Any:
+        return {"type": "http.request"}
+
+    clock.now = found[0].expires_at - 0.01
+    assert run(sessions.end_with(found[0], never)()) == {"type": "http.disconnect"}  # type: ignore[arg-type]
+    clock.now = NOW
+    assert run(sessions.end_with(found[0], at_once)()) == {"type": "http.request"}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
