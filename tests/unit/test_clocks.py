@@ -11,6 +11,8 @@ PACKAGE = Path(serving.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 # Where it may be read, and what holds when it jumps.
 ALLOWED = {
+    "api/events/counted_state.py": "dates counts, for clients",
+    "api/events/event_feed.py": "tells clients the time here",
     "api/sessions.py": "ends sessions in all processes alike; too long a life is none (test_page_session.py)",
     "cli/rollout_command.py": "says how long a step has lasted, for people",
     "environments/create_environment.py": "dates a record, for people",
