@@ -123,7 +123,9 @@ class Edge:
         """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
         services = services_of(scope["app"])
         server = services.settings.server
-        is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
+        is_elsewhere = (
+            server.admin_port is not None and OPERATORS not in scope and is_for_operators(scope["method"], path)
+        )
         is_off = (path in DOCS and not server.docs) or (is_of_page(path) and server.ui == "off")
         if is_elsewhere or is_off:
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))

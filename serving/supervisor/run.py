@@ -59,7 +59,8 @@ class Supervisor:
         def make_crew(control: SharedControl) -> Crew:
             self._crew = Crew(
                 *(self._nursery, control.planes, descriptors, beats, server.worker_seconds),
-                *(control.take, control.greet, control.tell, control.metrics, self._forwarder),
+                *(control.take, control.greet, control.end_link, control.tell),
+                *(control.metrics, self._forwarder),
             )
             return self._crew
 
