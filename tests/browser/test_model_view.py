@@ -64,7 +64,7 @@ def open_model(open_page: Callable[..., Page]) -> Callable[..., Page]:
 
 
 def row(page: Page, version: str) -> Any:
-    return page.locator(f'.version[data-version="{version}"]')
+    return page.locator(f'.version-row[data-version="{version}"]')
 
 
 def open_version(page: Page, version: str) -> Any:
@@ -133,7 +133,7 @@ def test_names_of_features_and_classes_stay_text(open_model: Callable[..., Page]
 
 def test_fifty_versions_open_one_at_a_time(open_model: Callable[..., Page]) -> None:
     page = open_model("many", is_admin=False)
-    expect(page.locator(".version")).to_have_count(50)
+    expect(page.locator(".version-row")).to_have_count(50)
     expect(page.locator(".version-name").first).to_have_text("50")
     open_version(page, "1")
     open_version(page, "50")
@@ -142,9 +142,9 @@ def test_fifty_versions_open_one_at_a_time(open_model: Callable[..., Page]) -> N
 
 def test_a_new_version_appears_by_itself(open_model: Callable[..., Page], server: Server) -> None:
     page = open_model("diabetes", is_admin=False)
-    expect(page.locator(".version")).to_have_count(1)
+    expect(page.locator(".version-row")).to_have_count(1)
     write_version(server.store / "diabetes", 0, constant(1))
-    expect(page.locator(".version")).to_have_count(2)
+    expect(page.locator(".version-row")).to_have_count(2)
 
 
 def test_a_model_that_is_not_there_is_said(open_page: Callable[..., Page], watch: Any) -> None:
@@ -190,12 +190,12 @@ def test_pin_and_unpin(open_model: Callable[..., Page], server: Server) -> None:
     page = open_model("deeds")
     open_version(page, "1")
     expect(row(page, "1").locator('[data-deed="pin"] code')).to_have_text("serving pin deeds 1")
-    do(page, '.version[data-version="1"]', "pin")
+    do(page, '.version-row[data-version="1"]', "pin")
     expect(page.get_by_role("dialog")).to_contain_text("Pin deeds to 1?")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert server.get("/models/deeds")["pinned"] is None
-    do(page, '.version[data-version="1"]', "pin", confirm=True)
+    do(page, '.version-row[data-version="1"]', "pin", confirm=True)
     expect(page.locator(".model-active")).to_have_attribute("data-version", "1")
     expect(page.locator(".chips")).to_contain_text("pinned to 1")
     expect(page.locator("#announcer")).to_have_text("deeds is pinned to 1")
@@ -215,7 +215,7 @@ def test_label_and_unlabel(open_model: Callable[..., Page], server: Server, watc
     details.get_by_role("button", name="Label", exact=True).click()
     expect(row(page, "2").locator(".version-badges")).to_contain_text("champion")
     expect(details.locator('[data-deed="unlabel-champion"] code')).to_have_text("serving label deeds champion --remove")
-    do(page, '.version[data-version="2"]', "unlabel-champion", confirm=True)
+    do(page, '.version-row[data-version="2"]', "unlabel-champion", confirm=True)
     expect(row(page, "2").locator(".version-badges")).not_to_contain_text("champion")
     details.get_by_label("Let a label name 2").fill("no name")
     details.get_by_role("button", name="Label", exact=True).click()
@@ -257,7 +257,7 @@ def test_a_rollback_by_a_click_fails_no_request_and_a_release_brings_it_back(
     assert [version for version, _ in itertools.groupby(requests.versions)] == ["2", "1"]
     open_version(page, "2")
     expect(row(page, "2").locator('[data-deed="release"] code')).to_have_text("serving release swapped 2")
-    do(page, '.version[data-version="2"]', "release", confirm=True)
+    do(page, '.version-row[data-version="2"]', "release", confirm=True)
     expect(page.locator(".model-active")).to_have_attribute("data-version", "2")
 
 
