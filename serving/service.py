@@ -21,6 +21,7 @@ from serving.domain.errors import StagingFailed, StateUnavailable
 from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import Fact
 from serving.domain.status import ModelHistoryEntry, Status
+from serving.domain.upload import UploadControl
 from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
@@ -31,6 +32,7 @@ from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import Message
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.local_uploads import LocalUploads
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
@@ -41,11 +43,15 @@ from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.store_poller import StorePoller
+from serving.lifecycle.upload_checks import UploadChecks
+from serving.lifecycle.upload_desk import UploadDesk
+from serving.lifecycle.upload_table import UploadTable
 from serving.lifecycle.watcher import Watcher
 from serving.settings import Settings
 from serving.store.list_store import Store
 from serving.store.staging import Cache
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import Tracer
 
 LOCK_NAME = "lock"
 RESPAWN_THREADS = 2
@@ -62,6 +68,7 @@ class Service:
 
     `state` gets the status. `make_plane` returns the plane that carries out what is decided, or all planes as one; it
     is given where their facts go, which any thread may call. `workers` processes answer; None: this one does.
+    Candidates are traced by `tracer`, if there is one; it is started and stopped here.
     """
 
     def __init__(
@@ -71,8 +78,10 @@ class Service:
         metrics: Metrics,
         make_plane: Callable[[Callable[[Fact], None]], PlanePort],
         workers: int | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._tracer = tracer
         self._state = state
         metrics.show_status(lambda: state.status, workers)
         self._lock: IO[str] | None = None
@@ -104,17 +113,21 @@ class Service:
         )
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),
-            *(self._candidates, self._post, environments, rollouts),
+            *(self._candidates, self._post, environments, rollouts, tracer),
         )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
         store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history.served, metrics)
+        uploads = UploadTable()
+        checks = UploadChecks(runner, evaluation_cache, settings, self._post)
+        self.uploads = UploadDesk(settings.store, checks, uploads, self._post, self._wake, _lower_priority)
         operations = Operations(store_poller, model_table, exclusion, history, journal, rollouts)
         self._reconciler = Reconciler(
             *(state, store_poller, cache, model_table, exclusion, history, journal, operations, environments),
-            self._on_started,
+            *(uploads, self._on_started),
         )
         self.operator: Operator = ReconcilerOperator(self._reconciler, history)
+        self.upload_control: UploadControl = LocalUploads(self.uploads)
         self.on_started: Callable[[Status], None] = lambda _: None
 
     def start(self) -> None:
@@ -131,8 +144,11 @@ class Service:
                 self._lock.close()
             raise
         self._state.status = replace(self._state.status, newest_event=self._history.events.newest)
+        if self._tracer is not None:
+            self._tracer.start()
         self._hosts.start()
         self._reconciler.start()
+        self.uploads.start()
         log.info("starting", version=__version__, store=str(self._settings.store.path))
         if self._settings.security.trust == "any":
             log.warning("trusting_any", effect="model files run whatever they hold, in the sandbox; see security.trust")
@@ -182,11 +198,14 @@ class Service:
         """Stop threads first, then processes, each with a deadline. Blocks; not on the event loop."""
         self._candidates.shutdown(wait=False, cancel_futures=True)
         self._respawns.shutdown(wait=False, cancel_futures=True)
+        self.uploads.stop()
         self._reconciler.stop()
         self._watcher.stop()
         self._hosts.stop()
         self._candidates.shutdown()
         self._respawns.shutdown()
+        if self._tracer is not None:
+            self._tracer.stop()
         if self._lock is not None:
             self._lock.close()
         log.info("stopped")

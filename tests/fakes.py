@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -57,6 +57,7 @@ from serving.domain.status import (
     TargetStatus,
     VersionStatus,
 )
+from serving.domain.upload import UploadRequest, UploadState, UploadStatus
 from serving.domain.version import VersionId
 from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.servable import Servable
@@ -216,6 +217,31 @@ def make_status(*models: ModelStatus, **changes: Any) -> Status:
     return Status(**(given | changes))
 
 
+class FakeUploads:
+    """Takes every body whole; `error` is raised when it is set."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[UploadRequest, str, bytes]] = []
+        self.error: Exception | None = None
+
+    async def receive(self, request: UploadRequest, actor: str, chunks: AsyncIterator[bytes]) -> UploadStatus:
+        """Answer as if the version had been published."""
+        if self.error is not None:
+            raise self.error
+        body = b"".join([chunk async for chunk in chunks])
+        self.calls.append((request, actor, body))
+        return UploadStatus(
+            id="1",
+            model=request.model,
+            version=request.version or "4",
+            file=request.file or "version.tar",
+            bytes=len(body),
+            state=UploadState.PUBLISHED,
+            actor=actor,
+            at=NOON,
+        )
+
+
 class FakeOperator:
     """Remembers what it was asked; knows the models of `status`; `error` is raised by every call when it is set."""
 
@@ -347,7 +373,7 @@ def make_app(
 def make_services(app: FastAPI, settings: Settings, operator: FakeOperator | None = None) -> Services:
     """Return services over fakes."""
     operator = FakeOperator(make_status()) if operator is None else operator
-    return api.make_services(app.state, settings, Metrics("0"), operator, FakeBackground())
+    return api.make_services(app.state, settings, Metrics("0"), operator, FakeBackground(), FakeUploads())
 
 
 def make_client(app: FastAPI) -> httpx.AsyncClient:
@@ -381,7 +407,9 @@ def predict(app: FastAPI, body: Any, path: str = "/models/iris/predict", **heade
     return call(app, "POST", path, content=content, headers={"content-type": "application/json", **headers})
 
 
-async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/predict", **headers: str) -> Exchange:
+async def exchange(
+    app: FastAPI, *messages: Message, path: str = "/models/iris/predict", method: str = "POST", **headers: str
+) -> Exchange:
     """Play a client that sends these ASGI messages, and then nothing more for as long as it is waited for."""
     sent = Exchange([])
     waiting = list(messages)
@@ -396,7 +424,7 @@ async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/p
         sent.messages.append(message)
 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b"", "client": None}
+    scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "client": None}
     await app(scope, receive, send)
     sent.unread = len(waiting)
     return sent

@@ -47,7 +47,7 @@ def make_body_reader(settings: ServerSettings) -> BodyReader:
     return BodyReader(MAX_BODY_BYTES, seconds=settings.body_seconds)
 
 
-async def _actor(request: Request) -> str:
+def check_actor(request: Request) -> str:
     """Check the token or the session, and return the caller's name for the history.
 
     Raises AccessRefused, or CrossSite for a session that does not count for this request.
@@ -66,6 +66,10 @@ async def _actor(request: Request) -> str:
 def address_of(request: Request) -> str:
     """Return the address of the client, as the history and the log name it."""
     return request.client.host if request.client else "unknown"
+
+
+async def _actor(request: Request) -> str:
+    return check_actor(request)
 
 
 Actor = Annotated[str, Depends(_actor)]

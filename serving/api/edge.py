@@ -14,7 +14,6 @@ from serving.api.endpoint import NOSNIFF
 from serving.api.origins import refuse_cross_site
 from serving.api.paths import (
     DOCS,
-    PAGE,
     PAGE_SESSION,
     PAGES,
     is_for_operators,
@@ -124,7 +123,9 @@ class Edge:
         """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
         services = services_of(scope["app"])
         server = services.settings.server
-        is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
+        is_elsewhere = (
+            server.admin_port is not None and OPERATORS not in scope and is_for_operators(scope["method"], path)
+        )
         is_off = (path in DOCS and not server.docs) or (is_of_page(path) and server.ui == "off")
         if is_elsewhere or is_off:
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
@@ -192,11 +193,13 @@ def _drop_last_slash(scope: Scope) -> None:
     """Remove slashes at the end of a path, so that the rules for the path hold without them.
 
     The pages of the documentation are redirected instead, because what they load has names relative to their path. For
-    the same reason ``/ui/`` has its slash.
+    the same reason ``/ui/`` has a slash, and its files have none.
     """
     path: str = scope["path"]
-    if path.endswith("/") and path_of(path, scope.get("root_path", "")) not in ("/", PAGE, *PAGES):
-        scope["path"] = path.rstrip("/")
+    if path.endswith("/"):
+        route = path_of(path, scope.get("root_path", ""))
+        if route not in ("/", *PAGES) and not is_of_page(route):
+            scope["path"] = path.rstrip("/")
 
 
 def _recognise(scope: Scope) -> str | None:

@@ -99,6 +99,11 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
         "the request line and the headers are larger than 32 kB",
     ),
     500: ("The model raised an exception, or the server has a bug.", INTERNAL, problems.BUG),
+    507: (
+        "The store has no room for what is uploaded.",
+        KINDS[errors.StoreFull],
+        "the store has 1048576 bytes left, and the body has 20971520; make room there",
+    ),
     503: (
         "Nothing can answer right now; `Retry-After` says when to try again.",
         KINDS[errors.NothingActive],
@@ -209,7 +214,7 @@ def _security_of(method: str, path: str) -> list[dict[str, list[str]]]:
         return [{}, {"predictToken": []}, {"adminToken": []}]
     if is_read(method, path):
         return [{}, {"readToken": []}, {"adminToken": []}]
-    return [{"adminToken": []}] if is_for_operators(path) and not is_of_page(path) else []
+    return [{"adminToken": []}] if is_for_operators(method, path) and not is_of_page(path) else []
 
 
 def _problem_response(status: int) -> dict[str, Any]:

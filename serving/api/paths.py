@@ -117,8 +117,8 @@ def is_probe(method: bytes, target: bytes) -> bool:
     return method in (b"GET", b"HEAD") and target.rstrip(b"/") in _PROBES
 
 
-def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port only: operators' calls, history, metrics, the docs, the page."""
+def is_for_operators(method: str, path: str) -> bool:
+    """Say whether a call belongs on the admin port only: what operators do and look at, and the documentation."""
     match path.split("/"):
         case ["", "refresh" | "accept-state-loss" | "metrics" | "events" | "history"]:
             return True
@@ -128,4 +128,6 @@ def is_for_operators(path: str) -> bool:
             return last in _OF_MODEL
         case ["", "models", _, "versions", _, "release"] | ["", "models", _, "labels", _]:
             return True
+        case ["", "models", _, "versions", _]:
+            return method not in _READING
     return path in DOCS or is_of_page(path)

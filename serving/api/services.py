@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
+    from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
+    from serving.recording.recorder import Recorder
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
 
@@ -46,7 +48,10 @@ class Background(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`)."""
+    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`).
+
+    There is a `recorder` if predictions are to be recorded.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -62,7 +67,9 @@ class Services:
     predictor: Predictor
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
+    uploads: Uploads
     operator_bodies: BodyReader
+    recorder: Recorder | None
 
 
 class AppState(Protocol):

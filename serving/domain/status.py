@@ -19,6 +19,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.snapshot import Snapshot
 from serving.domain.state import State
+from serving.domain.upload import UploadStatus
 
 
 class ActiveStatus(Snapshot):
@@ -186,6 +187,7 @@ class Status:
 
     `worker_problem` says which workers do not serve, and why, where several should. `newest_event` is the id of the
     newest entry of the history that is on disk (see `serving.domain.event_page`), None while that is not known.
+    `uploads` are the newest ones, the oldest of them first; those that have ended are shown for some minutes.
     """
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
@@ -195,6 +197,7 @@ class Status:
     has_started: bool = False
     is_stopping: bool = False
     newest_event: str | None = None
+    uploads: tuple[UploadStatus, ...] = ()
 
     @property
     def is_ready(self) -> bool:

@@ -14,7 +14,9 @@ from serving.domain.decision import Decision, DecisionOutcome
 from serving.domain.plan import Fact, ReplaceHost
 from serving.domain.rollout import Shift
 from serving.domain.state import State
+from serving.domain.status import HistoryEntry
 from serving.lifecycle.candidate import Outcome
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.records import ModelRecord, VersionRecord
 
 
@@ -83,5 +85,23 @@ class AnswersCompared:
     shifts: tuple[Shift, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class UploadChanged:
+    """An upload has come further. `entry` is for the history, where its end belongs there."""
+
+    model: str
+    entry: HistoryEntry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonWanted:
+    """An upload is to be checked: what is this version compared with?"""
+
+    model: str
+    version: str
+    comparison: Future[Comparison]
+
+
 WorkMessage = CandidateProgressed | CandidateFinished | HostBrought | AnswersCompared
-Message = StoreChanged | StateRead | StopAnnounced | StopNow | PendingDecision | WorkMessage | Fact
+UploadMessage = UploadChanged | ComparisonWanted
+Message = StoreChanged | StateRead | StopAnnounced | StopNow | PendingDecision | WorkMessage | UploadMessage | Fact

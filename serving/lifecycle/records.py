@@ -20,6 +20,7 @@ from serving.lifecycle.candidate import Candidate
 
 if TYPE_CHECKING:
     from serving.lifecycle.rollout_run import RolloutRun
+    from serving.telemetry.candidate_trace import CandidateTrace
 
 LOADED = (State.READY, State.SHADOW, State.CANARY, State.ACTIVE)
 """The states of a version that can answer."""
@@ -41,7 +42,8 @@ class VersionRecord:
     `unfinished` says why they are not. `placement`: where it answers, from READY until it is unloaded; `host` is the
     number of its host, if it is hosted. `is_copy_lost`: its host is gone, and there is no undamaged copy of its files
     to start another one from. `fruitless_hosts` are the times (monotonic) at which its hosts ended lately without
-    being of use: see `Respawn`. `was_active`: it has been active since it was first seen.
+    being of use: see `Respawn`. `was_active`: it has been active since it was first seen. `trace` is that of the
+    candidate, from its staging until its outcome is exported, where candidates are traced.
     """
 
     model: str
@@ -74,6 +76,7 @@ class VersionRecord:
     host_problem: str | None = None
     is_copy_lost: bool = False
     was_active: bool = False
+    trace: CandidateTrace | None = None
     _status: VersionStatus | None = None
 
     @property

@@ -21,26 +21,32 @@ from serving.domain.status import WorkerStatus
 from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.graph_memory import BudgetedPlanes
+from serving.supervisor.shared_uploads import SharedUploads
 from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
 from serving.telemetry.service_metrics import ServiceMetrics
+from serving.telemetry.tracer import make_tracer
 from serving.telemetry.traffic import VersionLeases
 from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
+    AbandonUpload,
     Accepting,
     BadAnswer,
+    BeginUpload,
     CountedVersion,
     Decide,
     Entries,
     EventsRead,
     Exposition,
+    FinishUpload,
     Forget,
     HistoryRefused,
     HostLeft,
     Leaving,
     ListTraffic,
     ListWorkers,
+    NoteUpload,
     Outcome,
     ReadEvents,
     ReadGauges,
@@ -120,7 +126,9 @@ class SharedControl:
         self._renders = ThreadPoolExecutor(1, "serving-render")
         self._board = StatusBoard(self._publish)
         self._replay_rows = settings.replay.rows
-        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers)
+        tracer = make_tracer(settings.traces, self.metrics.count_traces)
+        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers, tracer)
+        self._uploads = SharedUploads(self.service.uploads)
         self._workers = make_workers(self)
 
     def _make_planes(self, tell: Callable[[Fact], None]) -> BudgetedPlanes:
@@ -162,6 +170,8 @@ class SharedControl:
             case Decide():
                 outcome = self.service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
+            case BeginUpload() | NoteUpload() | FinishUpload() | AbandonUpload():
+                self._uploads.take(link, received, message)
             case ReadHistory() | ReadEvents():
                 self._reads.submit(self._answer, self._read_history, link, received, message)
             case ListWorkers():
@@ -200,6 +210,11 @@ class SharedControl:
 
         for link in links:
             link.channel.ask(Sync()).add_done_callback(note)
+
+    def end_link(self, link: WorkerLink) -> None:
+        """Note that the channel of a worker has ended."""
+        link.has_ended.set()
+        self._uploads.end(link)
 
     def _read_history(self, received: Received, question: ReadHistory | ReadEvents) -> None:
         try:

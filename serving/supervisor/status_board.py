@@ -56,4 +56,5 @@ def _change(before: Status, after: Status) -> StatusChange:
         has_started=after.has_started,
         is_stopping=after.is_stopping,
         newest_event=after.newest_event,
+        uploads=after.uploads,
     )

@@ -12,7 +12,9 @@ from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
 from serving.domain.status import Status
 from serving.telemetry.count_sheet import CountSheet
+from serving.telemetry.dropped_spans import DroppedSpanCollector
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.record_counts import RecordCounts
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
 from serving.telemetry.status_gauges import StatusCollector
@@ -30,6 +32,7 @@ class Metrics:
 
     def __init__(self, service_version: str, sheet: CountSheet | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._sheet = sheet
         self._traffic = TrafficCollector(sheet)
         self._fallbacks = FallbackCollector(sheet)
         self._splits = SplitCounts(sheet)
@@ -59,6 +62,15 @@ class Metrics:
         self.registry.register(self._traffic)
         self.registry.register(self._fallbacks)
         ProcessCollector(namespace="serving", registry=self.registry)
+
+    def count_traces(self) -> Callable[[int], None]:
+        """Show from now on how many spans were not exported; return what counts them, in any thread.
+
+        Once, if traces are on; event loop thread or the one that made this.
+        """
+        dropped = DroppedSpanCollector(self._sheet)
+        self.registry.register(dropped)
+        return dropped.count
 
     def traffic(self, model: str, version: str) -> Traffic:
         """Return the counters of one version. Event loop thread only; the names must be of a version that exists.
@@ -172,6 +184,12 @@ class Metrics:
         Call it once.
         """
         self.registry.register(StatusCollector(read_status, workers))
+
+    def make_record_counts(self) -> RecordCounts:
+        """Return the counts of the log of predictions, which are shown from now on. Once; event loop thread only."""
+        counts = RecordCounts(self._sheet)
+        self.registry.register(counts)
+        return counts
 
     def render(self, loaded: Iterable[VersionLeases], accept: str = "") -> tuple[bytes, str]:
         """Return the metrics as text and its content type, for the caller's ``Accept``. Event loop thread only.

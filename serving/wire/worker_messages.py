@@ -19,6 +19,9 @@
     TrafficRead                         <-------  ReadTraffic   (question)
     TrafficList                         <-------  ListTraffic   (question)
     WorkerList                          <-------  ListWorkers   (question)
+    UploadBegun, UploadFailed           <-------  BeginUpload   (question)
+    UploadDone, UploadFailed            <-------  FinishUpload  (question)
+                                        <-------  NoteUpload, AbandonUpload
 
 Graphs and the descriptors of hosts' channels travel beside their packet.
 """
@@ -53,6 +56,7 @@ from serving.domain.rollout import BadExample
 from serving.domain.signature import Method, Signature
 from serving.domain.spread import Spread
 from serving.domain.status import ModelHistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
+from serving.domain.upload import UploadBegun, UploadDone, UploadFailed, UploadRequest, UploadStatus
 from serving.domain.version import VersionId
 from serving.wire.shared_content import map_content
 
@@ -184,6 +188,7 @@ class StatusChange:
     has_started: bool
     is_stopping: bool
     newest_event: str | None
+    uploads: tuple[UploadStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +373,38 @@ class WorkerList:
     workers: tuple[WorkerStatus, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class BeginUpload:
+    """A client wants to upload a version to this worker: where may it be written?"""
+
+    request: UploadRequest
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteUpload:
+    """So many bytes of an upload have arrived."""
+
+    upload_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishUpload:
+    """The whole body of an upload has been written: check it, and publish it."""
+
+    upload_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonUpload:
+    """The body of an upload will not arrive."""
+
+    upload_id: str
+    reason: str
+
+
 TYPES: tuple[type, ...] = (
     *(
         LoadOrder,
@@ -386,4 +423,5 @@ TYPES: tuple[type, ...] = (
     *(Decide, Outcome, ReadHistory, Entries, ReadEvents, EventsRead, HistoryRefused, RenderMetrics, Exposition),
     *(ListTraffic, TrafficList),
     *(ReadTraffic, TrafficRead, ListWorkers, WorkerList, ReadRecentRows, RecentRowsRead, ReadSpreads, SpreadsRead),
+    *(BeginUpload, UploadBegun, NoteUpload, FinishUpload, AbandonUpload, UploadDone, UploadFailed),
 )

@@ -20,6 +20,7 @@ from serving.domain.errors import StateUnavailable, Unavailable
 from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import Commit, Fact, HostGone, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import ModelHistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.upload import UploadBegun, UploadDone, UploadFailed, UploadRequest, UploadStatus
 from serving.domain.version import VersionId
 from serving.failpoints import reach
 from serving.plane.active_reference import HoldsActive, settle
@@ -32,13 +33,16 @@ from serving.wire.recent_rows_document import encode_recent_rows
 from serving.wire.worker_channel import ChannelClosed, Received, WorkerChannel
 from serving.wire.worker_messages import (
     TYPES,
+    AbandonUpload,
     Accept,
     Accepting,
     BadAnswer,
+    BeginUpload,
     Decide,
     Entries,
     EventsRead,
     Exposition,
+    FinishUpload,
     Forget,
     Gauges,
     HistoryRefused,
@@ -47,6 +51,7 @@ from serving.wire.worker_messages import (
     ListTraffic,
     ListWorkers,
     LoadOrder,
+    NoteUpload,
     Outcome,
     PlanPrepared,
     PrepareOrder,
@@ -84,7 +89,7 @@ class HoldsPublished(HoldsActive, Protocol):
 
 
 class RemoteControl:
-    """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
+    """One worker's link to control. It implements `Operator`, `Counts`, `UploadControl` and `Background`.
 
     When control is gone, or this process cannot do what control says, `give_up` is called with an exit status: nobody
     would know this process any more. If it does not end this process, the channel is closed, and the versions that are
@@ -200,6 +205,28 @@ class RemoteControl:
         """Implement `Counts.list_workers`."""
         found: WorkerList = await self._ask(ListWorkers())
         return found.workers
+
+    async def begin_upload(self, request: UploadRequest, actor: str) -> UploadBegun:
+        """Implement `UploadControl.begin_upload`."""
+        found: UploadBegun | UploadFailed = await self._ask(BeginUpload(request, actor))
+        if isinstance(found, UploadFailed):
+            raise found.to_error()
+        return found
+
+    def note_upload(self, upload_id: str, size: int) -> None:
+        """Implement `UploadControl.note_upload`."""
+        self._channel.send(NoteUpload(upload_id, size))
+
+    async def finish_upload(self, upload_id: str, size: int) -> UploadStatus:
+        """Implement `UploadControl.finish_upload`."""
+        found: UploadDone | UploadFailed = await self._ask(FinishUpload(upload_id, size))
+        if isinstance(found, UploadFailed):
+            raise found.to_error()
+        return found.status
+
+    def abandon_upload(self, upload_id: str, reason: str) -> None:
+        """Implement `UploadControl.abandon_upload`."""
+        self._channel.send(AbandonUpload(upload_id, reason))
 
     async def _ask(self, question: Any) -> Any:
         try:
@@ -329,6 +356,7 @@ class RemoteControl:
             has_started=change.has_started,
             is_stopping=change.is_stopping,
             newest_event=change.newest_event,
+            uploads=change.uploads,
         )
 
     def _tell(self, fact: Fact) -> None:

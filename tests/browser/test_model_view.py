@@ -292,7 +292,9 @@ class Requests:
 # --- try it -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_answered_with_version_time_and_a_curl_call_that_does_the_same(open_model: Callable[..., Page]) -> None:
+def test_a_row_is_answered_with_version_time_and_an_equal_curl_call(
+    open_model: Callable[..., Page],
+) -> None:
     page = open_model("iris", is_admin=False)
     form = page.locator("#try")
     for name, value in {"sepal length (cm)": "5.1", "sepal width (cm)": "3.5", "petal width (cm)": "0.2"}.items():

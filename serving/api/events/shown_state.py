@@ -1,4 +1,4 @@
-"""The state as clients of the stream know it: one event for each model and for the service, made when it changes."""
+"""The state as clients of the stream know it: an event for each model and upload, and one for the service."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from serving.api.schemas import ModelState, ServiceState
 from serving.domain.rollout import RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Status
+from serving.domain.upload import UploadStatus
 
 
 class ShownState:
@@ -23,6 +24,7 @@ class ShownState:
         self._status: Status | None = None
         self._generation = 0
         self._models: dict[str, tuple[ModelStatus, StreamEvent]] = {}
+        self._uploads: dict[str, tuple[UploadStatus, StreamEvent]] = {}
         self._service: StreamEvent | None = None
         self._sandbox: Sandbox | None = None
 
@@ -34,8 +36,8 @@ class ShownState:
     @property
     def events(self) -> list[StreamEvent]:
         """The whole state at the last `update`."""
-        models = [event for _, event in self._models.values()]
-        return models if self._service is None else [*models, self._service]
+        parts = [event for _, event in (*self._models.values(), *self._uploads.values())]
+        return parts if self._service is None else [*parts, self._service]
 
     def update(self, status: Status, generation: int) -> list[StreamEvent]:
         """Take over a snapshot and the generation that answers; return the events that are new or different."""
@@ -45,6 +47,8 @@ class ShownState:
         if self._status is None or status.models is not self._status.models:
             changes += self._update_models(status)
             self._sandbox = find_sandbox(status)
+        if self._status is None or status.uploads is not self._status.uploads:
+            changes += self._update_uploads(status)
         self._status, self._generation = status, generation
         service = describe_service(status, self._sandbox, generation)
         if self._service is None or service.data != self._service.data:
@@ -68,6 +72,16 @@ class ShownState:
                 changes.append(event)
             self._models[name] = (model, event)
         return changes
+
+    def _update_uploads(self, status: Status) -> list[StreamEvent]:
+        before = self._uploads
+        self._uploads = {
+            each.id: found
+            if (found := before.get(each.id)) is not None and found[0] == each
+            else (each, StreamEvent("upload", each.model_dump_json().encode()))
+            for each in status.uploads
+        }
+        return [event for name, (_, event) in self._uploads.items() if before.get(name, (None, None))[1] is not event]
 
 
 def describe_model(model: ModelStatus) -> StreamEvent:

@@ -20,8 +20,8 @@ export function formatRate(rate) {
 export function formatSeconds(seconds) {
   if (!isKnown(seconds)) return NOTHING;
   if (seconds === 0) return "0 ms";
-  if (seconds < 0.001) return `${trim(seconds * 1e6)} µs`;
-  if (seconds < 1) return `${trim(seconds * 1e3)} ms`;
+  if (seconds < 0.0009995) return `${trim(seconds * 1e6)} µs`;
+  if (seconds < 0.9995) return `${trim(seconds * 1e3)} ms`;
   if (seconds < 120) return `${trim(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;

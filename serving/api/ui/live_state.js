@@ -43,7 +43,7 @@ export class LiveState {
     /** Whether a first whole state has arrived. */
     this.isKnown = false;
     /** @type {string} how the page is kept up to date: see event_stream.js */
-    this.connection = "connecting";
+    this.connection = "paused";
     /** @type {Date | null} when the last event came */
     this.heardAt = null;
     /** @private @type {Map<string, Map<string, CountWindow>>} */ this.windows = new Map();

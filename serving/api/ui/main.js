@@ -60,6 +60,7 @@ function begin() {
   bar = fillTopBar(context);
   keepTimestamps();
   session.subscribe(followSession);
+  live.subscribe(["start"], showFoot);
   live.subscribe(["connection"], (_, mode) => {
     if (mode === "reconnecting") session.refresh().catch(() => {});
     showNotices();
@@ -183,6 +184,16 @@ function showNotices() {
     parts.push(banner({ tone: "bad", title: "Reconnecting to the server", text }));
   }
   setChildren(notices, ...parts);
+}
+
+/** Says which version of the server this is, and where its interface is documented. */
+async function showFoot(_, { server_version: version }) {
+  const foot = document.getElementById("foot");
+  if (foot.dataset.version === version) return;
+  foot.dataset.version = version;
+  setChildren(foot, `serving ${version}`);
+  const { docs } = await api.getJson("").catch(() => ({ docs: null }));
+  if (docs) foot.append(" · ", h("a", { href: api.urlOf("docs") }, "HTTP interface"));
 }
 
 function announce(text) {

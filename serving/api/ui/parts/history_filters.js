@@ -60,7 +60,7 @@ export function makeHistoryFilters({ filters, listModels, onChange }) {
   const element = h(
     "form",
     { class: "history-filters", role: "search", novalidate: true, "aria-label": "Filter the history" },
-    Object.values(fields).map(({ label }) => label),
+    Object.values(fields).map((one) => one.element),
     models,
     h("div", { class: "filter-end" }, clear, zoneNote),
   );
@@ -123,8 +123,9 @@ export function makeHistoryFilters({ filters, listModels, onChange }) {
 }
 
 function field(title, input) {
-  setAttributes(input, { name: title.toLowerCase() });
-  return { input, label: h("label", { class: "field" }, h("span", { class: "field-label" }, title), input) };
+  const id = uniqueId("filter");
+  setAttributes(input, { id, name: title.toLowerCase() });
+  return { input, element: h("div", { class: "field" }, h("label", { class: "field-label", for: id }, title), input) };
 }
 
 function choice(options) {

@@ -139,12 +139,9 @@ function describeSandbox(sandbox) {
 }
 
 function describeLayer(name, { active, missing }) {
-  if (active.includes(name)) return h("li", { title: LAYERS[name] }, h("span", { class: "mark" }, h("span", { class: "tone-good" }, toneShape("good")), name));
-  if (!(name in missing)) return null;
-  return h(
-    "li",
-    { class: "is-missing" },
-    toneMark(OPTIONAL_LAYERS.has(name) ? "idle" : "warn", `${name} is missing`),
-    h("p", { class: "layer-why" }, `${LAYERS[name] ?? ""}${OPTIONAL_LAYERS.has(name) ? " (optional)" : ""}. ${missing[name]}`),
-  );
+  const isActive = active.includes(name);
+  if (!isActive && !(name in missing)) return null;
+  const isOptional = OPTIONAL_LAYERS.has(name);
+  const mark = isActive ? toneMark("good", name) : toneMark(isOptional ? "idle" : "warn", `${name} is missing${isOptional ? " (optional)" : ""}`);
+  return h("li", null, mark, h("p", { class: "layer-why" }, isActive ? LAYERS[name] : `${LAYERS[name] ?? ""}: ${missing[name]}`));
 }
