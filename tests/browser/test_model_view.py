@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from peculiar import HangsWhileLoading
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -27,6 +28,11 @@ from tests.browser.demo_models import fill_store
 from tests.e2e.harness import NO_TLS, Server, constant, until, write_version
 
 MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def server_environment() -> dict[str, str]:
+    return {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "8"}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +107,18 @@ def test_a_refused_version_shows_its_gates_and_markup_stays_text(open_model: Cal
     expect(page.locator(".banner", has_text="was refused by format")).to_contain_text("<b>no model</b>")
     assert page.locator("#main b").count() == 0
     expect(gates.first.locator(".gate-time")).not_to_be_empty()
+
+
+def test_gates_appear_while_the_version_is_evaluated(open_model: Callable[..., Page], server: Server) -> None:
+    page = open_model("prices", is_admin=False)
+    write_version(server.store / "prices", 2, constant(1, HangsWhileLoading))
+    open_version(page, "2")
+    gate = row(page, "2").locator('.gate[data-gate="load"]')
+    expect(gate).to_have_attribute("data-verdict", "running")
+    expect(row(page, "2").locator('.gate[data-gate="format"]')).to_have_attribute("data-verdict", "passed")
+    expect(row(page, "2").locator('.gate[data-gate="golden"]')).to_have_attribute("data-verdict", "waiting")
+    expect(gate).to_have_attribute("data-verdict", "refused")
+    expect(row(page, "2").locator('.gate[data-gate="golden"]')).to_have_count(0)
 
 
 def test_an_open_version_shows_proof_contract_and_surroundings(open_model: Callable[..., Page], server: Server) -> None:
