@@ -29,6 +29,7 @@ from serving.domain.listing import Listing
 from serving.domain.status import ModelSummary, Status, StoreStatus
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.operations import Operations
+from serving.lifecycle.upload_table import UploadTable
 from serving.lifecycle.operator import ReconcilerOperator
 from serving.lifecycle.reconciler import Reconciler
 from tests.fakes import run
@@ -84,7 +85,8 @@ class Scene:
         operations = Operations(poller, control.table, exclusion, history, journal, control.table.rollouts)
         self.state = SimpleNamespace(status=Status())
         self.reconciler = Reconciler(
-            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments)
+            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments),
+            UploadTable(),
         )
         self.operator = ReconcilerOperator(self.state, self.reconciler, history)
         self.reconciler.start()
