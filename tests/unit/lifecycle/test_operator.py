@@ -29,9 +29,9 @@ from serving.domain.listing import Listing
 from serving.domain.status import ModelSummary, Status, StoreStatus
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.operations import Operations
-from serving.lifecycle.upload_table import UploadTable
 from serving.lifecycle.operator import ReconcilerOperator
 from serving.lifecycle.reconciler import Reconciler
+from serving.lifecycle.upload_table import UploadTable
 from tests.fakes import run
 from tests.unit.lifecycle.control import Control, entry
 

@@ -45,7 +45,7 @@ def workers(tmp_path: Path) -> Iterator[AttachedWorkers]:
         greet=lambda _: None,
         take=lambda *_: None,
         planes=planes,
-        end_link=lambda link: link.has_ended.set(),
+        end_link=lambda _: None,
     )
     with listen_for_processes(tmp_path) as listener:
         workers = AttachedWorkers(control, SETTINGS, listener, make_words("test"))
