@@ -15,6 +15,7 @@ ALLOWED = {
     "api/events/event_feed.py": "tells clients the time here",
     "api/sessions.py": "ends sessions in all processes alike; too long a life is none (test_page_session.py)",
     "cli/rollout_command.py": "says how long a step has lasted, for people",
+    "cli/publish_remotely.py": "dates a manifest",
     "environments/create_environment.py": "dates a record, for people",
     "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone_files.py)",
     "lifecycle/records.py": "dates a state, for people",
