@@ -15,6 +15,7 @@ from serving.domain.plan import Fact
 from serving.domain.status import Status
 from serving.plane.fair_turns import make_turns
 from serving.plane.plane import Plane
+from serving.recording.recorder import keep_recording
 from serving.service import Service
 from serving.settings import Settings, load_settings
 from serving.store.upload_receiver import UploadReceiver
@@ -51,7 +52,8 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
         state.services = api.make_services(*asked, tracer=tracer)
         service.start()
         try:
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             await asyncio.to_thread(service.stop)
             await asyncio.to_thread(turns.executor.shutdown)

@@ -29,6 +29,7 @@ from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.http1 import HttpConnection
 from serving.http1.limits import MOST_CROWDED
+from serving.recording.recorder import find_record_directory
 from serving.settings import ServerSettings, Settings
 from serving.telemetry import logging
 from serving.telemetry.tracer import require_library
@@ -255,9 +256,11 @@ def grpc_port_taken(server: ServerSettings, port: int) -> CannotListen:
 
 def prepare(settings: Settings) -> tuple[Settings, Access]:
     """Make this process ready to serve: its log, its descriptors, its memory. Returns the settings as they fit, and who
-    may call. Raises SettingsError when a token cannot be read, or a setting needs an extra that is not installed.
+    may call. Raises SettingsError when a token cannot be read, a setting needs an extra that is not installed, or
+    predictions cannot be recorded where they should be.
     """
     require_library(settings.traces)
+    find_record_directory(settings)
     logging.configure(settings.log)
     settings = _fit_connections(settings, _allow_many_descriptors())
     _keep_freed_memory()

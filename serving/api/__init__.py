@@ -40,6 +40,8 @@ from serving.api.shortcut import Shortcut
 from serving.api.traced_requests import TracedPredictor, TracedRequestLog, TracedShortcut
 from serving.domain.decision import Operator
 from serving.domain.upload import Uploads
+from serving.plane.active_reference import find_in
+from serving.recording.recorder import make_recorder
 from serving.settings import ServerSettings, Settings
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracer import Tracer
@@ -81,7 +83,8 @@ def make_services(
     """Return the complete services of requests. `state` is ``app.state``, in which the caller puts them.
 
     `counts` is given where others count, too. Without `access` the tokens are read now; if one cannot be read,
-    everything that may need a token is closed. Without a `tracer` requests are not traced. Blocks.
+    everything that may need a token is closed. Without a `tracer` requests are not traced. Blocks. Raises SettingsError
+    if predictions cannot be recorded as asked.
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     sessions = Sessions(access, settings.server.ui)
@@ -90,10 +93,11 @@ def make_services(
     sample = settings.log.access_sample
     requests = RequestLog(sample) if tracer is None else TracedRequestLog(sample, tracer)
     make_predictor = Predictor if tracer is None else TracedPredictor
-    predictor = make_predictor(state, settings.server, access, inflight, metrics)
+    recorder = make_recorder(settings, metrics, lambda model, version: find_in(state.active, model, version).signature)
+    predictor = make_predictor(state, settings.server, access, inflight, metrics, recorder)
     dialects = _make_dialects(settings.server, requests.ids)
     endpoints = {name: Endpoint(dialect, settings.server, predictor, sessions) for name, dialect in dialects.items()}
-    quick = (dialects, settings.server, predictor, requests, metrics)
+    quick = (dialects, settings.server, predictor, requests, metrics, recorder)
     return Services(
         settings=settings,
         metrics=metrics,
@@ -111,6 +115,7 @@ def make_services(
         shortcut=Shortcut(*quick) if tracer is None else TracedShortcut(*quick, tracer=tracer),
         uploads=uploads,
         operator_bodies=admin.make_body_reader(settings.server),
+        recorder=recorder,
     )
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from serving.domain.status import Status
     from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
+    from serving.recording.recorder import Recorder
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
 
@@ -47,7 +48,10 @@ class Background(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`)."""
+    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`).
+
+    There is a `recorder` if predictions are to be recorded.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -65,6 +69,7 @@ class Services:
     shortcut: Shortcut
     uploads: Uploads
     operator_bodies: BodyReader
+    recorder: Recorder | None
 
 
 class AppState(Protocol):

@@ -14,6 +14,7 @@ from serving.domain.status import Status
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.dropped_spans import DroppedSpanCollector
 from serving.telemetry.fallbacks import FallbackCollector
+from serving.telemetry.record_counts import RecordCounts
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
 from serving.telemetry.status_gauges import StatusCollector
@@ -183,6 +184,12 @@ class Metrics:
         Call it once.
         """
         self.registry.register(StatusCollector(read_status, workers))
+
+    def make_record_counts(self) -> RecordCounts:
+        """Return the counts of the log of predictions, which are shown from now on. Once; event loop thread only."""
+        counts = RecordCounts(self._sheet)
+        self.registry.register(counts)
+        return counts
 
     def render(self, loaded: Iterable[VersionLeases], accept: str = "") -> tuple[bytes, str]:
         """Return the metrics as text and its content type, for the caller's ``Accept``. Event loop thread only.

@@ -22,6 +22,7 @@ from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.status import ModelHistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.domain.upload import UploadBegun, UploadRequest, UploadStatus
 from serving.plane.fair_turns import Turns, make_turns
+from serving.recording.recorder import keep_recording
 from serving.settings import Settings, make_shared
 from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry.count_sheet import CountSheet
@@ -195,7 +196,8 @@ def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Li
         if tracer is not None:
             tracer.start()
         try:
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             if tracer is not None:
                 await asyncio.to_thread(tracer.stop)

@@ -22,6 +22,7 @@ from serving.http1.acceptor import Acceptor
 from serving.http1.counted_connection import CountedConnection, OpenTally
 from serving.plane.fair_turns import make_turns
 from serving.ports.shared_port import PortShare
+from serving.recording.recorder import keep_recording
 from serving.server import DrainingServer, make_config
 from serving.settings import Settings
 from serving.store.upload_receiver import UploadReceiver
@@ -104,7 +105,8 @@ class WorkerPlan:
             tracer.start()
         try:
             await control.wait_until_loaded()
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             if tracer is not None:
                 await asyncio.to_thread(tracer.stop)

@@ -22,6 +22,8 @@ ALLOWED = {
     "offline/check_environment.py": "dates the manifest of a trial, which is thrown away",
     "offline/gated_publishing.py": "dates a manifest",
     "offline/offline_evaluator.py": "a command that ends: how long files were quiet, by their own times",
+    "recording/record_files.py": "names a file; after a jump others are the oldest",
+    "recording/recorder.py": "dates a record, for people",
     "supervisor/attached_workers.py": "dates the start of a process, for people",
     "supervisor/crew.py": "dates a worker's start, for people",
     "telemetry/fallbacks.py": "dates a counter, for Prometheus",
