@@ -150,7 +150,7 @@ def test_a_failure_of_the_server_is_an_error(server: Server, collector: Collecto
     assert response.status_code == 503  # two hosts have died of it
     request, *stages = collector.wait_trace(trace)
     assert (request.status, request.message, request.attributes["error.type"]) == (ERROR, "status 503", "503")
-    assert request.attributes["serving.problem"] == "host-lost"
+    assert request.attributes["serving.problem"] == "unavailable"
     names = [(stage.name, stage.status) for stage in stages]
     assert names == [("admission", 0), ("host", 0), ("wait", 0), ("host", ERROR)]
 
@@ -297,8 +297,7 @@ def test_a_candidate_has_a_trace_with_its_gates_as_they_were_measured(server: Se
     for span, gate in zip(gates, status["gates"], strict=True):
         assert (span.ends_at - span.begins_at) / 1e9 == pytest.approx(gate["duration_seconds"], abs=1e-6)
     for earlier, later in itertools.pairwise(gates):
-        assert later.begins_at >= earlier.begins_at
-        assert later.ends_at >= earlier.ends_at
+        assert later.begins_at >= earlier.ends_at
     assert [part.name for part in parts if part not in gates] == ["staging", "load"]
 
 
