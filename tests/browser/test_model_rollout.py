@@ -96,7 +96,9 @@ def test_the_curve_grows_and_a_canary_is_held_resumed_and_promoted(canary: tuple
     expect(page.locator(".examples")).to_contain_text("422")
     page.get_by_text("Show as a table").click()
     expect(page.locator(".curve-table tbody tr").first).to_be_visible()
-    expect(page.locator('[data-deed="rollout-hold"] code')).to_have_text(f"serving rollout iris hold --version {version}")
+    expect(page.locator('[data-deed="rollout-hold"] code')).to_have_text(
+        f"serving rollout iris hold --version {version}"
+    )
     click(page, "hold")
     expect(page.locator(".rollout-head")).to_contain_text("held")
     assert server.get("/models/iris/rollout")["running"]["is_held"]
@@ -117,7 +119,7 @@ def test_a_canary_is_taken_back_by_a_click(canary: tuple[Page, str], server: Ser
     click(page, "rollback", confirm=True)
     expect(page.locator(".rollout-last")).to_contain_text("rolled back")
     expect(page.locator(".rollout-last")).to_have_attribute("data-version", version)
-    expect(page.locator(f'.version[data-version="{version}"] .version-state')).to_have_text("Quarantined")
+    expect(page.locator(f'.version-row[data-version="{version}"] .version-state')).to_have_text("Quarantined")
     assert server.get("/models/iris/active")["active"]["version"] == active
 
 

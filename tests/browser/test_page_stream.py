@@ -124,9 +124,7 @@ def test_a_refused_stream_is_tried_three_times(
     expect(active(page, HOSTED)).to_have_text(f"{version} active")
 
 
-def test_a_stream_that_dies_without_a_word_is_noticed(
-    open_page: Open, server: Server, proxy: HoldingProxy
-) -> None:
+def test_a_stream_that_dies_without_a_word_is_noticed(open_page: Open, server: Server, proxy: HoldingProxy) -> None:
     """Its connection stays open, so the browser sees no end; the history has an entry that did not come."""
     page = open_with_clock(open_page, proxy.url)
     expect(connection(page)).to_have_text("Live")

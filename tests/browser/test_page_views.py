@@ -244,9 +244,7 @@ def sized(open_page: Callable[..., Page]) -> Iterator[Callable[[str], Page]]:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_narrow_screen_shows_everything_without_scrolling_sideways(
-    sized: Callable[[str], Page], view: str
-) -> None:
+def test_a_narrow_screen_shows_everything_without_scrolling_sideways(sized: Callable[[str], Page], view: str) -> None:
     page = sized(view)
     expect(page.locator("#connection")).to_have_text("Live")
     expect(page.get_by_role("heading", level=1)).to_be_visible()

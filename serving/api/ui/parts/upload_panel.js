@@ -26,7 +26,7 @@ const STATES = {
 export function createUploadPanel(model, context) {
   const { live, session, announce } = context;
   const id = uniqueId("upload");
-  const chooser = h("input", { type: "file", class: "visually-hidden", id: `${id}-file`, tabindex: "-1" });
+  const chooser = h("input", { type: "file", class: "visually-hidden", id: `${id}-file`, tabindex: "-1", "aria-label": "Model file" });
   const choose = h("button", { type: "button", class: "button" }, "Choose a file");
   const drop = h("div", { class: "drop" }, h("p", null, "Drop a model file here, or "), choose, chooser);
   const form = createNameForm(id, model);
