@@ -2,9 +2,9 @@
 
 export const NOTHING = "–";
 
-const formatters = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat("en-US", { maximumFractionDigits: digits }));
+const formatters = [0, 1, 2, 3, 4, 5, 6].map((digits) => new Intl.NumberFormat("en-US", { maximumFractionDigits: digits }));
 
-/** @param {number} number @param {0 | 1 | 2 | 3} [digits] fraction digits at most @returns {string} */
+/** @param {number} number @param {number} [digits] fraction digits at most, 0 to 6 @returns {string} */
 export function formatNumber(number, digits = 0) {
   return isKnown(number) ? formatters[digits].format(number) : NOTHING;
 }

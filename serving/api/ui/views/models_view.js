@@ -194,7 +194,7 @@ function updateName(cell, { entry }) {
   const link = cell.querySelector("a") ?? h("a", { href: hashOf("models", name), class: "model-link" }, name);
   if (!link.isConnected) cell.prepend(link); // it stays, because it may have the focus
   while (link.nextSibling) link.nextSibling.remove();
-  if (chips.length) cell.append(h("span", { class: "chips" }, chips));
+  if (chips.length) cell.append(h("span", { class: "row-chips" }, chips));
   if (note) cell.append(h("span", { class: "row-note" }, toneShape("warn"), h("span", null, note)));
 }
 
@@ -285,10 +285,10 @@ function setNumber(cell, text) {
 
 function makeFacts() {
   const ready = toneMark("busy", "Connecting");
-  const values = ["answering", "requests", "workers", "generation"].map((key) => h("span", { class: `fact fact-${key}` }));
+  const values = ["answering", "requests", "workers", "generation"].map((key) => h("span", { class: `head-fact fact-${key}` }));
   const [answering, requests, workers, generation] = values;
   return {
-    element: h("div", { class: "facts" }, ready, values),
+    element: h("div", { class: "head-facts" }, ready, values),
     update(live, perSecond) {
       if (!live.service) return;
       setToneMark(ready, live.service.ready ? "good" : "bad", live.service.ready ? "Ready" : "Not ready");
