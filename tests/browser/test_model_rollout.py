@@ -96,7 +96,9 @@ def test_the_curve_grows_and_a_canary_is_held_resumed_and_promoted(canary: tuple
     expect(page.locator(".examples")).to_contain_text("422")
     page.get_by_text("Show as a table").click()
     expect(page.locator(".curve-table tbody tr").first).to_be_visible()
-    expect(page.locator('[data-deed="rollout-hold"] code')).to_have_text(f"serving rollout iris hold --version {version}")
+    expect(page.locator('[data-deed="rollout-hold"] code')).to_have_text(
+        f"serving rollout iris hold --version {version}"
+    )
     click(page, "hold")
     expect(page.locator(".rollout-head")).to_contain_text("held")
     assert server.get("/models/iris/rollout")["running"]["is_held"]

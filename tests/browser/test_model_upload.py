@@ -106,16 +106,11 @@ def test_a_version_that_breaks_clients_has_to_be_allowed(page: Page, watch: Any)
 
 def test_a_file_is_chosen_by_keyboard_and_an_existing_version_is_not_overwritten(page: Page, watch: Any) -> None:
     watch.allow_status(409)
-    chosen: list[Any] = []
-    page.on("filechooser", chosen.append)
-    choose = page.get_by_role("button", name="Choose a file")
-    choose.focus()
-    for _ in range(10):  # the browser takes notice of the line above some time later
-        page.keyboard.press("Space")
-        page.wait_for_timeout(200)
-        if chosen:
-            break
-    chosen[0].set_files({"name": "model.joblib", "mimeType": "", "buffer": dump(linear())})
+    page.on("filechooser", lambda _: None)
+    page.get_by_role("button", name="Choose a file").focus()  # waits until the browser knows of the line above
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    chosen.value.set_files({"name": "model.joblib", "mimeType": "", "buffer": dump(linear())})
     page.get_by_label("Name of the version").fill("1")
     page.keyboard.press("Enter")
     expect(page.locator(".upload-entry").first).to_contain_text("not published")
