@@ -18,8 +18,8 @@
     TrafficRead                         <-------  ReadTraffic   (question)
     WorkerList                          <-------  ListWorkers   (question)
     UploadBegun, UploadFailed           <-------  BeginUpload   (question)
-    UploadDone, UploadFailed            <-------  FinishUpload  (question)
-                                        <-------  NoteUpload, AbandonUpload
+    UploadDone, UploadFailed            <-------  FinishUpload, AbandonUpload (question)
+                                        <-------  NoteUpload
 
 Graphs and the descriptors of hosts' channels travel beside their packet.
 """

@@ -55,5 +55,6 @@ def manifest_of(server: Server, model: str, version: str | int) -> Any:
 
 
 def leftovers(store: Path) -> list[str]:
-    """Return the hidden names in a store."""
-    return [str(path.relative_to(store)) for path in store.rglob(".*")]
+    """Return the hidden names at the top of a store, and in its models."""
+    hidden = [name.name for name in store.glob(".*")]
+    return hidden + [str(name.relative_to(store)) for name in store.glob("[!.]*/.*")]
