@@ -31,6 +31,7 @@ upload-received     its whole body is on disk, and nothing was checked
 upload-checked      every gate has passed it
 before-publication  a version is about to be renamed into place; OSError
 upload-published    it is in place, and nobody was told
+record-write        lines are about to be appended to a file of records; OSError
 
 With several workers, in the supervisor and in the worker (those are the ones that name one worker):
 
@@ -76,6 +77,7 @@ Point = Literal[
     "upload-checked",
     "before-publication",
     "upload-published",
+    "record-write",
     "worker-forked",
     "worker-loaded",
     "worker-prepared",

@@ -21,6 +21,7 @@ from serving.api.access import AccessRefused
 from serving.api.bodies import BodyTooSlow
 from serving.api.dialect import Refusal
 from serving.api.services import services_of
+from serving.api.sessions import TooManySignIns
 from serving.domain import errors
 from serving.domain.report import GateResult
 from serving.domain.version import why_not_a_name
@@ -69,6 +70,7 @@ KINDS: dict[type[Exception], ErrorKind] = {
     errors.UnsupportedMedia: ErrorKind(415, "unsupported-media", "Content type or encoding not read here"),
     errors.InvalidInput: ErrorKind(422, "invalid-input", "Not rows this model takes"),
     errors.UploadRefused: ErrorKind(422, "upload-refused", "A gate refused the version; nothing was published"),
+    TooManySignIns: ErrorKind(429, "too-many-sign-ins", "Too many sign-ins have failed"),
     errors.ModelFailed: ErrorKind(500, "model-failed", "The model failed"),
     errors.NothingActive: ErrorKind(503, "nothing-active", "No active version"),
     errors.Overloaded: ErrorKind(503, "overloaded", "Too many requests are waiting"),
@@ -142,7 +144,7 @@ def refusal_of(error: Exception, model: str | None = None, version: str | None =
         return Refusal(error, kind.status, f"{where}: {first['msg']}", headers, model, version)
     elif isinstance(error, HTTPException):
         return Refusal(error, kind.status, str(error.detail), error.headers or {}, model, version)
-    elif kind.status == 503:
+    elif kind.status in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     if getattr(error, "closes_connection", False):
         headers["Connection"] = "close"

@@ -185,8 +185,9 @@ class WorkerStatus(Snapshot):
 class Status:
     """Everything the reconciler publishes. `has_started`: the first pass over the store has ended.
 
-    `worker_problem` says which workers do not serve, and why, where several should. `uploads` are the newest ones, the
-    oldest of them first; those that have ended are shown for some minutes.
+    `worker_problem` says which workers do not serve, and why, where several should. `newest_event` is the id of the
+    newest entry of the history that is on disk (see `serving.domain.event_page`), None while that is not known.
+    `uploads` are the newest ones, the oldest of them first; those that have ended are shown for some minutes.
     """
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
@@ -195,6 +196,7 @@ class Status:
     worker_problem: str | None = None
     has_started: bool = False
     is_stopping: bool = False
+    newest_event: str | None = None
     uploads: tuple[UploadStatus, ...] = ()
 
     @property
@@ -219,3 +221,9 @@ class HistoryEntry(Snapshot):
     event: str
     reason: str | None = None
     duration_seconds: float | None = None
+
+
+class ModelHistoryEntry(HistoryEntry):
+    """An entry of the history over all models."""
+
+    model: str

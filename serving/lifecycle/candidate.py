@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import structlog
@@ -47,6 +48,7 @@ from serving.lifecycle.graph_checks import GraphCheck, stays_hosted
 from serving.lifecycle.plane_port import PlanePort
 from serving.settings import Settings
 from serving.store.staging import Cache
+from serving.telemetry.candidate_trace import CandidateTrace
 from serving.wire.evaluation import EvaluationRequest
 from serving.wire.recent_rows_document import encode_recent_rows
 
@@ -124,9 +126,6 @@ Outcome = (
 )
 
 
-Loading = Callable[[Artifact, Evaluation, HostProcess | None], Outcome]
-
-
 class CopyLost(ServingError):
     """The cached copy of what is loaded is damaged, and cannot be renewed from the store."""
 
@@ -145,6 +144,11 @@ class Candidate:
     host: HostProcess | None = None
     check: GraphCheck | None = None
     reason: str = ""
+    trace: CandidateTrace | None = None
+
+    def time(self, part: str) -> AbstractContextManager[None]:
+        """Return a ``with`` block that is recorded as a part of the candidate's way, where candidates are traced."""
+        return nullcontext() if self.trace is None else self.trace.time(part)
 
     def cancel(self) -> None:
         """Stop the candidate as soon as possible: staging stops at the next block, its processes are killed."""
@@ -152,6 +156,10 @@ class Candidate:
         for under_way in (self.host, self.check):
             if under_way is not None:
                 under_way.kill()
+
+
+Loading = Callable[[Candidate, Artifact, Evaluation, HostProcess | None], Outcome]
+"""What becomes of a version that has passed, and of its host."""
 
 
 class CandidateRunner:
@@ -176,7 +184,8 @@ class CandidateRunner:
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
         """Copy one version into the cache."""
         try:
-            artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
+            with candidate.time("staging"):
+                artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
         except Cancelled:
             return CandidateStopped()
         except NotPublished as error:
@@ -209,7 +218,7 @@ class CandidateRunner:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
                 try:
-                    return self._load(artifact, kept)
+                    return self._load(candidate, artifact, kept)
                 except GraphHasNoRoom as error:
                     known = self._keep_hosted(artifact, error)
             return self._evaluate_anew(candidate, artifact, comparison, known, source, on_state, on_gate, self._load)
@@ -234,7 +243,7 @@ class CandidateRunner:
     ) -> Outcome:
         """Let a version pass every gate, and load it nowhere: CandidatePassed says that it may be published."""
 
-        def pass_on(_artifact: Artifact, evaluation: Evaluation, _host: HostProcess | None) -> Outcome:
+        def pass_on(_candidate: Candidate, _artifact: Artifact, evaluation: Evaluation, _host: object) -> Outcome:
             return CandidatePassed(evaluation)
 
         try:
@@ -358,12 +367,13 @@ class CandidateRunner:
             return CandidateRefused(evaluation.report)
         _warn_of_environment(artifact, evaluation.report)
         if evaluation.report.is_compiled:
-            evaluation = check.check(evaluation)
+            with candidate.time("graph check"):
+                evaluation = check.check(evaluation)
         check.close()
         if is_new:
             evaluation = self._evaluation_cache.keep(artifact, evaluation)
         reach("evaluation-kept")
-        return load(artifact, evaluation, host)
+        return load(candidate, artifact, evaluation, host)
 
     def _tell(self, sandbox: Sandbox) -> None:
         """Log the layers of the hosts' sandbox, once, and again when they change."""
@@ -372,11 +382,17 @@ class CandidateRunner:
             write = log.info if sandbox.is_whole else log.warning
             write("sandbox", active=list(sandbox.active), missing=sandbox.missing)
 
-    def _load(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None) -> Outcome:
+    def _load(
+        self, candidate: Candidate, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None
+    ) -> Outcome:
         """Let the plane load a version that has passed.
 
         Raises HostFailed when its host cannot be connected, and GraphHasNoRoom.
         """
+        with candidate.time("load"):
+            return self._load_placed(artifact, evaluation, host)
+
+    def _load_placed(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None) -> Outcome:
         try:
             placement = place(evaluation, self._settings.engine.max_batch_rows)
         except NotReady as error:

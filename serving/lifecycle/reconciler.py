@@ -154,8 +154,12 @@ class Reconciler:
         self._operations.answer(self._state.status)
 
     def _keep_history(self) -> None:
-        """Write what has happened to disk. Decisions that can be read only now may change what every model does."""
+        """Write what has happened to disk, and publish that. Decisions that can be read only now may change what every
+        model does.
+        """
         self._history.flush()
+        if self._history.events.newest != self._state.status.newest_event:
+            self._state.status = replace(self._state.status, newest_event=self._history.events.newest)
         was_loaded, self._was_state_loaded = self._was_state_loaded, self._history.is_loaded
         if self._was_state_loaded and not was_loaded:
             self.post(StateRead())

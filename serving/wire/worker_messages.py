@@ -15,7 +15,9 @@
     Outcome                             <-------  Decide        (question)
     Entries, HistoryRefused             <-------  ReadHistory   (question)
     Exposition                          <-------  RenderMetrics (question)
+    EventsRead, HistoryRefused          <-------  ReadEvents    (question)
     TrafficRead                         <-------  ReadTraffic   (question)
+    TrafficList                         <-------  ListTraffic   (question)
     WorkerList                          <-------  ListWorkers   (question)
     UploadBegun, UploadFailed           <-------  BeginUpload   (question)
     UploadDone, UploadFailed            <-------  FinishUpload, AbandonUpload (question)
@@ -32,6 +34,7 @@ from types import MappingProxyType
 
 from serving.domain.compiled_form import Graph, Guard, RunBounds
 from serving.domain.decision import Decision, DecisionOutcome
+from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import (
     Commit,
     Compiled,
@@ -52,7 +55,7 @@ from serving.domain.plan import (
 from serving.domain.rollout import BadExample
 from serving.domain.signature import Method, Signature
 from serving.domain.spread import Spread
-from serving.domain.status import HistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
+from serving.domain.status import ModelHistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
 from serving.domain.upload import UploadBegun, UploadDone, UploadFailed, UploadRequest, UploadStatus
 from serving.domain.version import VersionId
 from serving.wire.shared_content import map_content
@@ -184,6 +187,7 @@ class StatusChange:
     worker_problem: str | None
     has_started: bool
     is_stopping: bool
+    newest_event: str | None
     uploads: tuple[UploadStatus, ...]
 
 
@@ -272,26 +276,38 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ReadHistory:
-    """A page of the history of a model, newest first."""
+    """A page of the history, newest first."""
 
-    model: str
-    limit: int
-    before_id: int | None
+    query: HistoryQuery
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
     """See `ReadHistory`."""
 
-    entries: tuple[HistoryEntry, ...]
+    entries: tuple[ModelHistoryEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvents:
+    """What happened after the entry with this id, oldest first."""
+
+    event_id: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRead:
+    """See `ReadEvents`."""
+
+    page: EventPage
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRefused:
-    """The history cannot be read; `is_unknown`: there is no such model."""
+    """The history cannot be read."""
 
     reason: str
-    is_unknown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +338,27 @@ class TrafficRead:
     """The numbers of each version, as they lie in a record: see `serving.telemetry.traffic`."""
 
     versions: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListTraffic:
+    """What was counted of every version, by all workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedVersion:
+    """One version and its numbers, as they lie in a record."""
+
+    model: str
+    version: str
+    numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficList:
+    """See `ListTraffic`."""
+
+    versions: tuple[CountedVersion, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +420,8 @@ TYPES: tuple[type, ...] = (
         ReadGauges,
     ),
     *(Loaded, LoadFailed, PlanPrepared, Accepting, Leaving, Drained, HostGone, HostLeft, BadAnswer, Synced, Gauges),
-    *(Decide, Outcome, ReadHistory, Entries, HistoryRefused, RenderMetrics, Exposition),
+    *(Decide, Outcome, ReadHistory, Entries, ReadEvents, EventsRead, HistoryRefused, RenderMetrics, Exposition),
+    *(ListTraffic, TrafficList),
     *(ReadTraffic, TrafficRead, ListWorkers, WorkerList, ReadRecentRows, RecentRowsRead, ReadSpreads, SpreadsRead),
     *(BeginUpload, UploadBegun, NoteUpload, FinishUpload, AbandonUpload, UploadDone, UploadFailed),
 )

@@ -22,12 +22,14 @@ from serving.http1.acceptor import Acceptor
 from serving.http1.counted_connection import CountedConnection, OpenTally
 from serving.plane.fair_turns import make_turns
 from serving.ports.shared_port import PortShare
+from serving.recording.recorder import keep_recording
 from serving.server import DrainingServer, make_config
 from serving.settings import Settings
 from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry import logging
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import make_tracer
 from serving.wire.shared_words import map_words
 from serving.worker.remote_control import RemoteControl, beat
 
@@ -93,16 +95,21 @@ class WorkerPlan:
         control = RemoteControl(state, sock, words, turns, metrics, replay=self.settings.replay)
         controls.append(control)
         uploads = UploadReceiver(control)
-        state.services = api.make_services(
-            state, self.settings, metrics, control, control, uploads, self.access, control
-        )
+        tracer = make_tracer(self.settings.traces, metrics.count_traces)
+        asked = (state, self.settings, metrics, control, control, uploads, self.access, control)
+        state.services = api.make_services(*asked, tracer=tracer)
         words = map_words(beats, writes=True)
         beating = asyncio.create_task(beat(words, index, self.settings.server.worker_seconds / BEATS_IN_TIME))
         control.start()
+        if tracer is not None:
+            tracer.start()
         try:
             await control.wait_until_loaded()
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.stop)
             beating.cancel()
             control.stop()
             turns.executor.shutdown(wait=False)

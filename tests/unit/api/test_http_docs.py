@@ -103,7 +103,7 @@ def test_an_example_is_answered_as_it_says(
     answer: str,
 ) -> None:
     sent = {name.lower(): value.replace("<token>", TOKEN) for name, value in headers.items()}
-    response = call(app_for(situation), method, path, content=body, headers=sent)
+    response = call(app_for(situation), method, path, content=body.replace("<token>", TOKEN), headers=sent)
     assert response.status_code == status
     expected = json.loads(answer.replace("{...}", '{"...": 1}'))
     assert matches(expected, response.json()), response.json()

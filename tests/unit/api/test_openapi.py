@@ -10,7 +10,7 @@ import pytest
 
 from serving.api.predict_docs import ANSWERS, REQUESTS
 from serving.plane.active_reference import ActiveReference
-from tests.fakes import ADMIN, call, make_app, make_model_reference, make_servable
+from tests.fakes import ADMIN, TOKEN, call, make_app, make_model_reference, make_servable
 
 DOCUMENT = make_app().openapi()
 OPERATIONS = [
@@ -65,6 +65,11 @@ def test_every_route_is_documented() -> None:
         "get /health/ready",
         "get /metrics",
         "get /workers",
+        "get /events",
+        "get /history",
+        "get /ui/session",
+        "post /ui/session",
+        "delete /ui/session",
     }
     assert {name for name in NAMES if not name.partition(" ")[2].startswith(OTHERS)} == expected
 
@@ -97,7 +102,7 @@ def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, op
     assert parameters == set(re.findall(r"{(\w+)}", path))
     assert ("201" if (method, path) == UPLOAD else "200") in responses_of(operation)
     is_admin = (
-        method in ("put", "delete")
+        (method in ("put", "delete") and path != "/ui/session")
         or path.endswith(("/pin", "/rollback", "/release", "/refresh", "/accept-state-loss"))
         or "/repository/" in path
         or (method, path) == ("post", "/models/{model}/rollout")
@@ -124,11 +129,12 @@ def test_every_documented_call_is_answered_as_documented(method: str, path: str,
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     bodies = {name: one["value"] for name, one in content.get("examples", {}).items()}
     if "example" in content:
-        bodies["example"] = content["example"]
+        bodies["example"] = {key: TOKEN if value == "<token>" else value for key, value in content["example"].items()}
     for name, body in (bodies or {"none": None}).items():
         if body is not None:
             jsonschema.validate(body, schema(content["schema"]))
-        response = call(app, method, path.format(model="iris", version="2", label="stable"), json=body, headers=ADMIN)
+        headers = {**ADMIN, **({"accept": "application/json"} if path == "/events" else {})}
+        response = call(app, method, path.format(model="iris", version="2", label="stable"), json=body, headers=headers)
         assert response.status_code == 200
         media = responses_of(operation)["200"]["content"][response.headers["content-type"].split(";")[0]]
         if "json" in response.headers["content-type"]:

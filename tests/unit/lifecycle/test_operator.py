@@ -25,6 +25,7 @@ from serving.domain.decision import (
     UnpinModel,
 )
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
+from serving.domain.event_page import HistoryQuery
 from serving.domain.listing import Listing
 from serving.domain.status import ModelSummary, Status, StoreStatus
 from serving.lifecycle.exclusion import Exclusion
@@ -88,7 +89,7 @@ class Scene:
             *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments),
             UploadTable(),
         )
-        self.operator = ReconcilerOperator(self.state, self.reconciler, history)
+        self.operator = ReconcilerOperator(self.reconciler, history)
         self.reconciler.start()
 
     def decide(self, decision: Decision) -> tuple[ModelSummary, ...]:
@@ -187,12 +188,11 @@ def test_a_caller_that_gives_up_before_its_turn_has_decided_nothing(waiting: Sce
     waiting.poller.may_look.set()
     (model,) = waiting.decide(UnpinModel("m"))
     assert model.pinned is None
-    assert [one.event for one in run(waiting.operator.history("m")) if one.actor == ACTOR] == []
+    assert [one.event for one in run(waiting.operator.history(HistoryQuery("m"))) if one.actor == ACTOR] == []
 
 
 def test_the_history_names_who_decided(scene: Scene) -> None:
     scene.decide(PinVersion("m", "1"))
-    calls = [one for one in run(scene.operator.history("m")) if one.event == "pin"]
+    calls = [one for one in run(scene.operator.history(HistoryQuery("m"))) if one.event == "pin"]
     assert [(one.version, one.actor) for one in calls] == [("1", ACTOR)]
-    with pytest.raises(UnknownModel):
-        run(scene.operator.history("x"))
+    assert run(scene.operator.history(HistoryQuery("x"))) == ()
