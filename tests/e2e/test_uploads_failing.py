@@ -137,7 +137,7 @@ def test_uploads_are_off_by_default(tmp_path: Path) -> None:
     with serving(tmp_path, SERVING_SERVER__ADMIN_PORT="0", wait_ready=True) as server:
         public = upload(server, "m", "2", b"x")
         assert (public.status_code, public.json()["title"]) == (404, "Not Found")
-        (admin,) = [line["url"] for line in server.log() if line["event"] == "listening" and line["url"] != server.url]
+        (admin,) = [line["url"] for line in server.log() if line["event"] == "listening_for_operators"]
         closed = httpx.put(f"{admin}/models/m/versions/2?file=model.joblib", content=b"x", headers=HEADERS)
         assert (closed.status_code, "store.uploads = true" in closed.json()["detail"]) == (403, True)
         assert leftovers(server.store) == []
