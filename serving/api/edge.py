@@ -25,11 +25,13 @@ from serving.api.paths import (
 )
 from serving.api.request_log import CLIENT_GONE
 from serving.api.services import services_of
+from serving.api.sessions import Session
 from serving.domain.errors import CrossSite, RequestRefused
 from serving.domain.server_names import ServerNames
 from serving.settings import TokenScope
 
 OPERATORS = "serving.operators"
+_SESSION = "serving.session"  # of a scope: the session that opens it to its sender, None without one
 MISDIRECTED = "serving.misdirected"  # of a scope: what is wrong with the name it is addressed to, for `http1` to say
 DOCS_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -110,6 +112,9 @@ class Edge:
 
         try:
             refusal = self._refusal(scope, path) if error is None else endpoints[protocol_of(path)].refuse(error)
+            session: Session | None = scope.get(_SESSION)
+            if session is not None:
+                receive = services_of(scope["app"]).sessions.end_with(session, receive)
             await (self._app if refusal is None else refusal)(scope, receive, send_with_header)
         except ClientDisconnect:
             status = status or CLIENT_GONE
@@ -131,7 +136,8 @@ class Edge:
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
         if is_read(scope["method"], path):
             try:
-                services.sessions.check(TokenScope.READ, scope["method"], scope["serving.headers"])
+                headers = scope["serving.headers"]
+                scope[_SESSION] = services.sessions.check(TokenScope.READ, scope["method"], headers)
             except (AccessRefused, CrossSite) as refused:
                 return services.endpoints[protocol_of(path)].refuse(refused)
         return None

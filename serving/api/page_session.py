@@ -55,7 +55,7 @@ async def sign_in(request: Request, response: Response) -> PageSession:
         log.warning("admin", call="sign_in", actor=_actor_of(request), outcome="refused", reason=str(refused))
         raise
     session, value = found
-    scopes = [scope for scope in _SCOPES if scope in session.scopes]
+    scopes = [str(scope) for scope in _SCOPES if scope in session.scopes]
     log.info("admin", call="sign_in", actor=_actor_of(request), outcome="done", scopes=scopes)
     _set_cookie(request, response, value, LIFE_SECONDS)
     return _describe(request, session)

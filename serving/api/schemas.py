@@ -135,7 +135,7 @@ class ServiceState(JsonAnswer):
     generation: int
 
 
-class Event(JsonAnswer):
+class StreamedEvent(JsonAnswer):
     """One event of ``GET /events``: its name, its data, and the id to go on from, if it has one."""
 
     event: str = Field(examples=["model"])
@@ -146,7 +146,7 @@ class Event(JsonAnswer):
 class EventList(JsonAnswer):
     """The whole state as events, and the history after the id that was given."""
 
-    events: tuple[Event, ...]
+    events: tuple[StreamedEvent, ...]
 
 
 class Live(JsonAnswer):

@@ -7,6 +7,7 @@ what its token opens, and ends at once when the token is changed or removed.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import hashlib
 import hmac
@@ -19,7 +20,7 @@ from secrets import token_bytes
 from typing import Literal, NamedTuple
 
 from serving.api.access import Access, AccessRefused, bearer
-from serving.api.bodies import Headers
+from serving.api.bodies import Headers, Message, Receive
 from serving.api.origins import refuse_other_pages
 from serving.domain.errors import Unavailable
 from serving.settings import TokenScope
@@ -93,6 +94,18 @@ class Sessions:
         if session is not None:
             refuse_other_pages(method, headers)
         return session
+
+    def end_with(self, session: Session, receive: Receive) -> Receive:
+        """Return a `receive` of ASGI that says that the client has gone when the session ends: so does its stream."""
+
+        async def receive_in_time() -> Message:
+            try:
+                async with asyncio.timeout(session.expires_at - self._now()):
+                    return await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+
+        return receive_in_time
 
     def sign_in(self, token: bytes) -> tuple[Session, bytes] | None:
         """Return a new session for a token, and the value of its cookie; None for a token that is not known."""

@@ -21,7 +21,7 @@ from serving.api.shortcut import Shortcut
 from serving.plane.prediction import Answer, Prepared
 from serving.plane.servable import Servable
 from serving.telemetry.logging import TRACE_ID
-from serving.telemetry.request_trace import REQUEST_TRACE, RequestTrace, Stage
+from serving.telemetry.request_trace import REQUEST_TRACE, RequestStage, RequestTrace
 from serving.telemetry.spans import AttributeValue
 from serving.telemetry.tracer import RequestStart, Tracer
 
@@ -162,7 +162,7 @@ class TracedPredictor(Predictor):
         """Answer or refuse a request. Raises ClientDisconnect if the client has gone."""
         trace = REQUEST_TRACE.get()
         if trace is not None:
-            trace.enter(Stage.ADMISSION)
+            trace.enter(RequestStage.ADMISSION)
         return await super().answer(incoming)
 
     async def _prepare(
@@ -181,7 +181,7 @@ class TracedPredictor(Predictor):
         trace.attributes["serving.rows"] = ready.batch.rows
 
         def write(answer: Answer, *rest: Any) -> Any:
-            trace.enter(Stage.ANSWER)
+            trace.enter(RequestStage.ANSWER)
             return call.write(answer, *rest)
 
         return call._replace(write=write), ready

@@ -17,7 +17,8 @@ from serving.domain.status import ModelHistoryEntry
 class HistoryQuery:
     """Which entries are wanted, newest first: at most `limit` with all that is given, and ids below `before_id`.
 
-    `state` is the one an entry led to. `since` is the earliest time, `until` is the first one that is too late.
+    `state` is the one an entry led to. `since` is the earliest time, `until` the first one that is too late; both are
+    UTC if they have no zone.
     """
 
     model: str | None = None

@@ -115,7 +115,9 @@ def _find_place(event_id: str | None, log: str, begins: int, oldest: int, newest
 
 
 def _text_of(time: datetime | None) -> str | None:
-    return None if time is None else time.astimezone(UTC).isoformat()
+    if time is None:
+        return None
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 def _entry_of(row: tuple[Any, ...]) -> ModelHistoryEntry:

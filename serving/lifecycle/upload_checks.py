@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from serving.domain.artifact import Artifact
@@ -45,6 +44,7 @@ from serving.lifecycle.candidate import (
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.inbox import ComparisonWanted
+from serving.lifecycle.records import now_utc
 from serving.settings import Settings
 from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
 from serving.store.entries import Rules, Subject, read_directory
@@ -88,7 +88,7 @@ class UploadChecks:
         version = request.version or choose_next_number(request.model, _list_versions(root / request.model))
         candidate.version = version
         if publication is not None:
-            raw = encode_manifest(publication, version, _describe_files(files), datetime.now(UTC))
+            raw = encode_manifest(publication, version, _describe_files(files), now_utc())
             replace_file(files / MANIFEST_NAME, raw)
         artifact = self._stage(files, candidate)
         evaluation = self._evaluate(artifact, candidate, on_gate)
@@ -150,7 +150,7 @@ class UploadChecks:
             for file in artifact.files
             if file.name != MANIFEST_NAME
         ]
-        replace_file(files / MANIFEST_NAME, encode_manifest(described, candidate.version, listed, datetime.now(UTC)))
+        replace_file(files / MANIFEST_NAME, encode_manifest(described, candidate.version, listed, now_utc()))
         complete = self._stage(files, candidate)
         self._evaluation_cache.keep(complete, evaluation)
         return complete.id.digest

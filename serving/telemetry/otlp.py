@@ -43,6 +43,7 @@ _LOGGERS = (
     "opentelemetry.attributes",
     "opentelemetry.trace.span",
     "opentelemetry.sdk.trace",
+    "urllib3.connectionpool",
 )
 
 

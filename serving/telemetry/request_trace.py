@@ -21,7 +21,7 @@ from serving.telemetry.spans import (
 from serving.telemetry.trace_context import TraceParent
 
 
-class Stage(StrEnum):
+class RequestStage(StrEnum):
     """The stages of a prediction. The names are those of the spans."""
 
     ADMISSION = "admission"  # token, lease, body read, rows checked
@@ -48,7 +48,7 @@ class RequestTrace:
         self._name, self._ends_at_ns = "", 0
         self._error: str | None = None
 
-    def enter(self, stage: Stage, **attributes: AttributeValue) -> None:
+    def enter(self, stage: RequestStage, **attributes: AttributeValue) -> None:
         """Begin a stage, with attributes of its own, and end the one before."""
         self._stages.append((stage, self._clock.now_ns(), attributes))
 
@@ -83,14 +83,13 @@ class RequestTrace:
             trace_state=state,
             is_parent_remote=parent is not None,
         )
-        ends = [*(begins_at_ns for _, begins_at_ns, _ in stages[1:]), self._ends_at_ns]
         spans = [request]
-        for place, ((name, begins_at_ns, attributes), ends_at_ns) in enumerate(zip(stages, ends, strict=True)):
-            error = self._error if place == len(stages) - 1 else None
+        for place, (name, begins_at_ns, attributes) in enumerate(stages, 1):
+            is_last = place == len(stages)
             span = FinishedSpan(
-                *(name, self.trace_id, make_id(SPAN_ID_BITS), self.span_id),
-                *(begins_at_ns, ends_at_ns, attributes),
-                error=error,
+                *(name, self.trace_id, make_id(SPAN_ID_BITS), self.span_id, begins_at_ns),
+                *(self._ends_at_ns if is_last else stages[place][1], attributes),
+                error=self._error if is_last else None,
                 trace_state=state,
             )
             spans.append(span)

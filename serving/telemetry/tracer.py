@@ -160,16 +160,21 @@ class Tracer:
             self._has_work.wait()
             self._is_stopping.wait(GATHER_SECONDS)
             self._has_work.clear()
-            self._export_waiting()
+            try:
+                self._export_waiting()
+            except Exception:  # what comes later is exported all the same
+                log.exception("traces_not_exported")
 
     def _export_waiting(self) -> None:
         while self._waiting:
-            spans: list[FinishedSpan] = []
-            while self._waiting and len(spans) < BATCH_SPANS:
-                spans += self._waiting.popleft().make_spans()
-            reason = self._exporter.export(spans)
+            batch: list[FinishedTrace] = []
+            size = 0
+            while self._waiting and size < BATCH_SPANS:
+                batch.append(self._waiting.popleft())
+                size += batch[-1].span_count
+            reason = self._exporter.export([span for trace in batch for span in trace.make_spans()])
             if reason is not None:
-                self._note_failure(reason, len(spans))
+                self._note_failure(reason, size)
 
     def _note_failure(self, reason: str, spans: int) -> None:
         self._count_dropped(spans)

@@ -119,7 +119,7 @@ def test_a_canary_is_taken_back_by_a_click(canary: tuple[Page, str], server: Ser
     click(page, "rollback", confirm=True)
     expect(page.locator(".rollout-last")).to_contain_text("rolled back")
     expect(page.locator(".rollout-last")).to_have_attribute("data-version", version)
-    expect(page.locator(f'.version[data-version="{version}"] .version-state')).to_have_text("Quarantined")
+    expect(page.locator(f'.version-row[data-version="{version}"] .version-state')).to_have_text("Quarantined")
     assert server.get("/models/iris/active")["active"]["version"] == active
 
 

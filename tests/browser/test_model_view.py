@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from peculiar import HangsWhileLoading
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -27,6 +28,11 @@ from tests.browser.demo_models import fill_store
 from tests.e2e.harness import NO_TLS, Server, constant, until, write_version
 
 MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def server_environment() -> dict[str, str]:
+    return {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "8"}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,7 @@ def open_model(open_page: Callable[..., Page]) -> Callable[..., Page]:
 
 
 def row(page: Page, version: str) -> Any:
-    return page.locator(f'.version[data-version="{version}"]')
+    return page.locator(f'.version-row[data-version="{version}"]')
 
 
 def open_version(page: Page, version: str) -> Any:
@@ -103,6 +109,18 @@ def test_a_refused_version_shows_its_gates_and_markup_stays_text(open_model: Cal
     expect(gates.first.locator(".gate-time")).not_to_be_empty()
 
 
+def test_gates_appear_while_the_version_is_evaluated(open_model: Callable[..., Page], server: Server) -> None:
+    page = open_model("prices", is_admin=False)
+    write_version(server.store / "prices", 2, constant(1, HangsWhileLoading))
+    open_version(page, "2")
+    gate = row(page, "2").locator('.gate[data-gate="load"]')
+    expect(gate).to_have_attribute("data-verdict", "running")
+    expect(row(page, "2").locator('.gate[data-gate="format"]')).to_have_attribute("data-verdict", "passed")
+    expect(row(page, "2").locator('.gate[data-gate="golden"]')).to_have_attribute("data-verdict", "waiting")
+    expect(gate).to_have_attribute("data-verdict", "refused")
+    expect(row(page, "2").locator('.gate[data-gate="golden"]')).to_have_count(0)
+
+
 def test_an_open_version_shows_proof_contract_and_surroundings(open_model: Callable[..., Page], server: Server) -> None:
     page = open_model("iris", is_admin=False)
     details = open_version(page, "2")
@@ -133,7 +151,7 @@ def test_names_of_features_and_classes_stay_text(open_model: Callable[..., Page]
 
 def test_fifty_versions_open_one_at_a_time(open_model: Callable[..., Page]) -> None:
     page = open_model("many", is_admin=False)
-    expect(page.locator(".version")).to_have_count(50)
+    expect(page.locator(".version-row")).to_have_count(50)
     expect(page.locator(".version-name").first).to_have_text("50")
     open_version(page, "1")
     open_version(page, "50")
@@ -142,9 +160,9 @@ def test_fifty_versions_open_one_at_a_time(open_model: Callable[..., Page]) -> N
 
 def test_a_new_version_appears_by_itself(open_model: Callable[..., Page], server: Server) -> None:
     page = open_model("diabetes", is_admin=False)
-    expect(page.locator(".version")).to_have_count(1)
+    expect(page.locator(".version-row")).to_have_count(1)
     write_version(server.store / "diabetes", 0, constant(1))
-    expect(page.locator(".version")).to_have_count(2)
+    expect(page.locator(".version-row")).to_have_count(2)
 
 
 def test_a_model_that_is_not_there_is_said(open_page: Callable[..., Page], watch: Any) -> None:
@@ -190,12 +208,12 @@ def test_pin_and_unpin(open_model: Callable[..., Page], server: Server) -> None:
     page = open_model("deeds")
     open_version(page, "1")
     expect(row(page, "1").locator('[data-deed="pin"] code')).to_have_text("serving pin deeds 1")
-    do(page, '.version[data-version="1"]', "pin")
+    do(page, '.version-row[data-version="1"]', "pin")
     expect(page.get_by_role("dialog")).to_contain_text("Pin deeds to 1?")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert server.get("/models/deeds")["pinned"] is None
-    do(page, '.version[data-version="1"]', "pin", confirm=True)
+    do(page, '.version-row[data-version="1"]', "pin", confirm=True)
     expect(page.locator(".model-active")).to_have_attribute("data-version", "1")
     expect(page.locator(".chips")).to_contain_text("pinned to 1")
     expect(page.locator("#announcer")).to_have_text("deeds is pinned to 1")
@@ -215,7 +233,7 @@ def test_label_and_unlabel(open_model: Callable[..., Page], server: Server, watc
     details.get_by_role("button", name="Label", exact=True).click()
     expect(row(page, "2").locator(".version-badges")).to_contain_text("champion")
     expect(details.locator('[data-deed="unlabel-champion"] code')).to_have_text("serving label deeds champion --remove")
-    do(page, '.version[data-version="2"]', "unlabel-champion", confirm=True)
+    do(page, '.version-row[data-version="2"]', "unlabel-champion", confirm=True)
     expect(row(page, "2").locator(".version-badges")).not_to_contain_text("champion")
     details.get_by_label("Let a label name 2").fill("no name")
     details.get_by_role("button", name="Label", exact=True).click()
@@ -257,7 +275,7 @@ def test_a_rollback_by_a_click_fails_no_request_and_a_release_brings_it_back(
     assert [version for version, _ in itertools.groupby(requests.versions)] == ["2", "1"]
     open_version(page, "2")
     expect(row(page, "2").locator('[data-deed="release"] code')).to_have_text("serving release swapped 2")
-    do(page, '.version[data-version="2"]', "release", confirm=True)
+    do(page, '.version-row[data-version="2"]', "release", confirm=True)
     expect(page.locator(".model-active")).to_have_attribute("data-version", "2")
 
 

@@ -189,7 +189,7 @@ def test_times_are_filtered_and_shown_in_the_zone_that_is_said(open_page: Callab
 
 def test_older_entries_come_when_somebody_asks(open_page: Callable[..., Page], server: Server) -> None:
     server.wait_active(COMPILED, 2)
-    for _ in range(55):
+    for _ in range(48):
         assert server.operate("POST", f"/models/{COMPILED}/pin", {"version": "2"}).is_success
         assert server.operate("DELETE", f"/models/{COMPILED}/pin").is_success
     page = open_page(f"/ui/#/history?model={COMPILED}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from serving.api.access import Access
+from serving.api.sessions import LIFE_SECONDS, Sessions
+from serving.settings import SecuritySettings
 from tests.e2e.harness import NO_TLS, TOKEN, Server, connect, linear, serving, until, write_version
 from tests.e2e.test_edge import rest_of
 from tests.e2e.test_shared_control import Application, running
@@ -266,6 +270,34 @@ def test_sign_ins_that_fail_are_bounded(store: Path) -> None:
         assert statuses[:10] == [401] * 10
         assert 429 in statuses
         until(lambda: ask(server, "POST", "/ui/session", {"token": TOKEN}).status_code == 200, "a sign-in")
+
+
+def test_a_stream_ends_with_its_session(guarded: Server) -> None:
+    earlier = Sessions(
+        Access.read(SecuritySettings.model_validate({"read_token": READS})),
+        "read",
+        lambda: time.time() - LIFE_SECONDS + 2,
+    )
+    found = earlier.sign_in(READS.encode())
+    assert found is not None
+    cookie = f"serving_session={found[1].decode()}"
+    with httpx.stream("GET", guarded.url + "/events", headers={"Cookie": cookie, **OWN}, verify=NO_TLS) as stream:
+        assert stream.status_code == 200
+        text = stream.read()  # as long as it lasts: httpx would raise if it was not ended properly
+    assert b"event: start" in text
+    assert ask(guarded, "GET", "/events", Cookie=cookie, **OWN).status_code == 401
+
+
+def test_a_stream_and_the_history_are_for_those_who_may_read(guarded: Server) -> None:
+    as_json = {"Accept": "application/json"}
+    for path in ("/events", "/history"):
+        assert ask(guarded, "GET", path, **as_json).status_code == 401
+        for token, status in ((READS, 200), (TOKEN, 200), (PREDICTS, 403)):
+            cookie = sign_in(guarded, token)
+            assert ask(guarded, "GET", path, Cookie=cookie, **OWN, **as_json).status_code == status
+            other = {"Origin": "http://127.0.0.1:1"}
+            assert ask(guarded, "GET", path, Cookie=cookie, **other, **as_json).status_code == 403
+            assert ask(guarded, "GET", path, Cookie=cookie, Host="rebound.example", **as_json).status_code == 421
 
 
 # --- restarts, workers, applications ----------------------------------------------------------------------------------

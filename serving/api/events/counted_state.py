@@ -54,19 +54,20 @@ class CountedState:
             except ServingError as error:
                 log.debug("counts_not_read", reason=str(error))
                 return []
-            return [*self._take_workers(workers), *self._take_traffic(traffic)]
+            is_first = self._workers is None
+            return [*self._take_workers(workers), *self._take_traffic(traffic, is_first=is_first)]
 
     def _take_workers(self, workers: tuple[Any, ...]) -> list[StreamEvent]:
         event = StreamEvent("workers", Workers(workers=workers).model_dump_json().encode())
         before, self._workers = self._workers, event
         return [] if before is not None and before.data == event.data else [event]
 
-    def _take_traffic(self, found: Iterable[VersionTraffic]) -> list[StreamEvent]:
+    def _take_traffic(self, found: Iterable[VersionTraffic], *, is_first: bool) -> list[StreamEvent]:
         # requests that reached no version are counted under two empty names
         traffic = {one[:2]: one._replace(numbers=tuple(one.numbers)) for one in found if one.model}
         changed = [one for key, one in traffic.items() if one != self._traffic.get(key)]
         self._traffic = traffic
-        return [describe_traffic(changed)] if changed else []
+        return [describe_traffic(changed, has_bounds=is_first)] if changed or is_first else []
 
 
 def describe_traffic(traffic: Iterable[VersionTraffic], *, has_bounds: bool = False) -> StreamEvent:

@@ -36,8 +36,8 @@ log = structlog.get_logger("serving.events")
 class EventFeed:
     """The clients of `GET /events` and what all of them are told. Event loop thread only.
 
-    `state` is ``app.state``. A client's part is `join`, then `catch_up` until it has caught up, then
-    `StreamClient.take`, and `leave` at the end.
+    `state` is ``app.state``, `clients` are those that are told everything. A client's part is `join`, then `catch_up`
+    until it has caught up, then `StreamClient.take`, and `leave` at the end.
 
     The history is read here once for all, from `_cursor` on. A client that has seen less reads by itself until it has
     seen as much: nothing lies between the two, and nothing is in both.
@@ -57,7 +57,7 @@ class EventFeed:
         self._is_stopping = is_stopping
         self._shown = ShownState()
         self._counted = CountedState(counts)
-        self._clients: set[StreamClient] = set()
+        self.clients: set[StreamClient] = set()
         self._joining = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._cursor: str | None = None  # the newest entry that clients which have caught up were told
@@ -73,30 +73,28 @@ class EventFeed:
         """
         if self._is_stopping():
             raise Unavailable("the server is stopping; come back to the next one")
-        if len(self._clients) + self._joining >= self._settings.max_streams:
+        if len(self.clients) + self._joining >= self._settings.max_streams:
             raise Overloaded(f"{self._settings.max_streams} streams of events are open already; try again later")
         self._joining += 1
         try:
             await self._read_counts()
         finally:
             self._joining -= 1
-        if not self._clients:
+        if not self._tasks:
             self._begin()
         self._look()
         cursor = self._cursor if event_id is None else event_id
         client = StreamClient(cursor, has_caught_up=cursor == self._cursor)
         client.put_first(write_text(self._describe_all(self._cursor if event_id is None else None)))
-        self._clients.add(client)
+        self.clients.add(client)
         return client
 
     def leave(self, client: StreamClient) -> None:
         """Forget a client. When it was the last one, nothing is looked at any more."""
         client.end()
-        self._clients.discard(client)
-        if not self._clients:
-            for task in self._tasks:
-                task.cancel()
-            self._tasks = []
+        self.clients.discard(client)
+        if not self.clients:
+            self._stop_watching()
 
     async def catch_up(self, client: StreamClient) -> bytes:
         """Return the next entries of the history for a client that has not caught up; empty when it has to wait."""
@@ -153,6 +151,12 @@ class EventFeed:
         except Exception:
             log.exception("events_failed", effect="all streams end, and their clients come again")
             self._end_all()
+            self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
 
     async def _watch_state(self) -> None:
         loop = asyncio.get_running_loop()
@@ -191,7 +195,7 @@ class EventFeed:
                 return False
             self._cursor, is_read = page.newest, page.is_last
             self._publish(describe_page(page), are_history=True)
-            for client in self._clients:
+            for client in self.clients:
                 if not client.has_caught_up:
                     client.wake()
         self._newest = newest
@@ -201,12 +205,12 @@ class EventFeed:
         if not events:
             return
         text = write_text(events)
-        for client in self._clients:
+        for client in self.clients:
             if (client.has_caught_up or not are_history) and not client.put(text):
                 log.info("stream_ended", reason="its client reads too slowly", waiting_bytes=MOST_WAITING_BYTES)
 
     def _end_all(self) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.end()
 
 

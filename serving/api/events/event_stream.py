@@ -16,6 +16,7 @@ from serving.api.events.event_feed import EventFeed
 from serving.api.events.stream_client import StreamClient
 
 HEARTBEAT_SECONDS = 10.0
+MOST_SECONDS = 3600.0  # then the client comes again, and its token is checked again
 COME_BACK_MS = 2000
 FIRST_LINE = b"retry: %d\n\n" % COME_BACK_MS
 HEARTBEAT = b":\n\n"
@@ -54,9 +55,11 @@ class EventStream(Response):
                 await listening
 
     async def _write_events(self, client: StreamClient, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + MOST_SECONDS
         while True:
             text = await client.take(HEARTBEAT_SECONDS)
-            if client.has_ended:
+            if client.has_ended or loop.time() > ends_at:
                 return
             if text is None:
                 text = HEARTBEAT

@@ -89,7 +89,7 @@ function createRow(name, toggle) {
     since,
   );
   const panel = h("div", { class: "version-panel", id: panelId, hidden: true });
-  const element = h("li", { class: "version", "data-version": name }, button, panel);
+  const element = h("li", { class: "version-row", "data-version": name }, button, panel);
   let shown = "";
   const row = {
     element,

@@ -1,7 +1,7 @@
 // The processes that answer requests.
 
 import { h, oncePerFrame, setAttributes, setChildren, setText } from "../dom.js";
-import { formatNumber, formatRate, NOTHING } from "../format.js";
+import { formatCount, formatNumber, formatRate, NOTHING } from "../format.js";
 import { setParts, SortedTable } from "../parts/sorted_table.js";
 import { describeState, setToneMark, toneMark } from "../parts/state_mark.js";
 import { setTimestamp, timestamp } from "../parts/timestamp.js";
@@ -45,7 +45,7 @@ export function show(container, { live }, { query }) {
     single.hidden = !isKnown || workers.length > 0;
     const serving = workers.filter(({ state }) => state === "serving").length;
     const restarts = workers.reduce((sum, worker) => sum + worker.restarts, 0);
-    setText(summary, !isKnown ? "Waiting for the server…" : workers.length ? `${serving} of ${workers.length} serve · generation ${formatNumber(service?.generation ?? 0)} · ${restarts ? `${formatNumber(restarts)} restarts` : "none was replaced"}` : "");
+    setText(summary, !isKnown ? "Waiting for the server…" : workers.length ? `${serving} of ${workers.length} serve · generation ${formatNumber(service?.generation ?? 0)} · ${restarts ? formatCount(restarts, "restart") : "none was replaced"}` : "");
     setText(problem, service?.worker_problem ?? "");
   }
   const updateSoon = oncePerFrame(update);
