@@ -15,8 +15,10 @@ from serving.domain.plan import Fact
 from serving.domain.status import Status
 from serving.plane.fair_turns import make_turns
 from serving.plane.plane import Plane
+from serving.recording.recorder import keep_recording
 from serving.service import Service
 from serving.settings import Settings, load_settings
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracer import make_tracer
 
@@ -45,10 +47,13 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
             return Plane(state, loop, turns, tell, replay=found.replay)
 
         service = Service(state, found, metrics, make_plane, tracer=tracer)
-        state.services = api.make_services(state, found, metrics, service.operator, service, access, tracer=tracer)
+        uploads = UploadReceiver(service.upload_control)
+        asked = (state, found, metrics, service.operator, service, uploads, access)
+        state.services = api.make_services(*asked, tracer=tracer)
         service.start()
         try:
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             await asyncio.to_thread(service.stop)
             await asyncio.to_thread(turns.executor.shutdown)

@@ -7,10 +7,12 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.inflight import Share
+from serving.domain.signature import Signature
 from serving.plane.active_reference import Asked
 from serving.plane.prediction import Answer
 from serving.plane.servable import Servable
 from serving.plane.served_split import ServedSplit
+from serving.settings import TokenScope
 
 Reply_co = TypeVar("Reply_co", covariant=True)
 Target = tuple[str | None, Asked]
@@ -23,9 +25,8 @@ class Incoming(Protocol[Reply_co]):
     `names` has the asked `model` and `version`, as far as they are known, for the texts of errors.
     """
 
-    @property
-    def authorization(self) -> bytes | None:
-        """The value of the header ``Authorization``."""
+    def check(self, scope: TokenScope) -> None:
+        """Raise AccessRefused, or CrossSite, unless what the caller shows opens this scope."""
         ...
 
     @property
@@ -90,10 +91,11 @@ class Respondent:
     whose body has `size` bytes, as soon as it is parsed, and of the `answer`, as soon as it is computed.
     """
 
-    __slots__ = ("answer", "call", "is_new", "key", "model", "shadow", "size", "split", "version")
+    __slots__ = ("answer", "call", "is_new", "key", "model", "shadow", "signature", "size", "split", "version")
 
     def __init__(self) -> None:
         self.model, self.version = "", ""
+        self.signature: Signature | None = None
         self.split: ServedSplit | None = None
         self.key: bytes | None = None
         self.is_new = False
@@ -104,4 +106,4 @@ class Respondent:
 
     def set(self, servable: Servable) -> None:
         """Note what answers."""
-        self.model, self.version = servable.id.model, servable.id.version
+        self.model, self.version, self.signature = servable.id.model, servable.id.version, servable.signature

@@ -40,7 +40,9 @@ from serving.plane.prediction import (
 from serving.plane.servable import Lease, Servable
 from serving.plane.served_split import ServedSplit
 from serving.plane.shadow import Shadow
+from serving.recording.recorder import Recorder
 from serving.settings import ServerSettings, TokenScope
+from serving.telemetry.logging import REQUEST_ID
 from serving.telemetry.metrics import Metrics
 
 SLOW_SECONDS, SLOW_ROW_SECONDS = 1.0, 0.001  # rows of slower requests are not sampled
@@ -50,13 +52,20 @@ class Predictor:
     """Answers predictions. Event loop thread only; `state` is ``app.state``."""
 
     def __init__(
-        self, state: AppState, settings: ServerSettings, access: Access, inflight: Inflight, metrics: Metrics
+        self,
+        state: AppState,
+        settings: ServerSettings,
+        access: Access,
+        inflight: Inflight,
+        metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self._state = state
         self._access = access
         self._is_open = access.is_open(TokenScope.PREDICT)
         self._inflight = inflight
         self._metrics = metrics
+        self._recorder = recorder
         self._limits = RequestLimits.of(settings)
         self._shadow = Shadow(state, self._limits, metrics, describe_failure)
         self._rollout = RolloutTraffic(metrics, self._shadow)
@@ -97,7 +106,7 @@ class Predictor:
         seen = Respondent()
         try:
             if not self._is_open:
-                self._access.check(TokenScope.PREDICT, incoming.authorization)
+                incoming.check(TokenScope.PREDICT)
             with self._inflight.share() as share:
                 answer, written = await self._compute(incoming, share, seen)
         except ClientDisconnect:
@@ -111,6 +120,8 @@ class Predictor:
         seconds = perf_counter() - started
         self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, seconds)
         self._rollout.note_answer(seen, incoming, seconds)
+        if self._recorder is not None:
+            self._recorder.note(answer, REQUEST_ID.get(), seconds, seen.size, seen.signature)
         return AnsweredCall(written, seen.model, seen.version)
 
     async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
@@ -127,7 +138,10 @@ class Predictor:
         finally:
             self._shadow.under_way -= 1
         _note(servable, answer, perf_counter() - started)
-        traffic.record(200, answer.rows, perf_counter() - started)
+        seconds = perf_counter() - started
+        traffic.record(200, answer.rows, seconds)
+        if self._recorder is not None:
+            self._recorder.note(answer, REQUEST_ID.get(), seconds, None, servable.signature)
         return answer
 
     async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: Respondent) -> tuple[Answer, Written]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 
 from serving.api.bodies import Headers
 from serving.api.dialect import Dialect
@@ -13,6 +14,7 @@ from serving.api.paths import prediction_of
 from serving.api.predictor import Predictor
 from serving.api.problems import kind_of
 from serving.api.request_log import RequestLog
+from serving.recording.recorder import Recorder
 from serving.settings import ServerSettings
 from serving.telemetry.metrics import Metrics
 
@@ -34,12 +36,14 @@ class Shortcut:
         predictor: Predictor,
         requests: RequestLog,
         metrics: Metrics,
+        recorder: Recorder | None = None,
     ) -> None:
         self._dialects = dialects
         self._most_bytes = min(int(settings.max_body_mb * (1 << 20)), LARGE_BYTES)
         self._answer_now = predictor.answer_now
         self._ids = requests.ids
         self._metrics = metrics
+        self._recorder = recorder
         self._is_open = not requests.sample
         self._calls: dict[str, tuple[Dialect, Target, dict[str, str]] | None] = {}
 
@@ -54,6 +58,7 @@ class Shortcut:
         if len(raw) > self._most_bytes or b"content-encoding" in headers:
             return None
         dialect, target, params = call
+        began = 0.0 if self._recorder is None else perf_counter()
         try:
             found = self._answer_now(dialect, target, params, headers, raw)
         except Exception as error:  # noqa: BLE001 - it happens again on the long way, and is answered there
@@ -67,9 +72,12 @@ class Shortcut:
             b"x-model-name: %b\r\nx-model-version: %b\r\n%bx-request-id: %b\r\n"
         )
         names = answer.model.encode(), answer.version.encode()
+        request_id = self._ids.of(headers)
         more = b"".join([b"%b: %b\r\n" % header for header in written.headers]) if written.headers else b""
         body = written.body
-        return head % (written.media_type, len(body), *names, more, self._ids.of(headers)), body
+        if self._recorder is not None:
+            self._recorder.note(answer, request_id, perf_counter() - began, len(raw))
+        return head % (written.media_type, len(body), *names, more, request_id), body
 
     def _remember(self, path: str) -> tuple[Dialect, Target, dict[str, str]] | None:
         found = prediction_of(path)

@@ -25,7 +25,11 @@ _NO_CREDENTIALS = "; no token was sent: set SERVING_SECURITY__{scope}_TOKEN or g
 
 
 class CallFailed(ServingError):
-    """The server could not be reached, did not answer as it should, or refused."""
+    """The server could not be reached, did not answer as it should, or refused; `status` is that of a refusal."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -48,9 +52,9 @@ class ServerClient:
         """GET the path made of `parts` and return the decoded JSON; raises CallFailed."""
         return self._send_request("GET", parts, None, query)
 
-    def post(self, *parts: str, body: dict[str, Any] | None = None) -> Any:
+    def post(self, *parts: str, body: dict[str, Any] | None = None, request_id: str | None = None) -> Any:
         """POST `body` as JSON and return the decoded answer; raises CallFailed."""
-        return self._send_request("POST", parts, body or {})
+        return self._send_request("POST", parts, body or {}, request_id=request_id)
 
     def put(self, *parts: str, body: dict[str, Any]) -> Any:
         """PUT `body` as JSON and return the decoded answer; raises CallFailed."""
@@ -70,20 +74,28 @@ class ServerClient:
             reason = f"{where}: {first['msg']}"
             raise CallFailed(one_line(f"{self.url} answered something else than expected ({reason})")) from None
 
-    def _send_request(self, method: str, parts: tuple[str, ...], body: dict[str, Any] | None, query: str = "") -> Any:
+    def _send_request(
+        self,
+        method: str,
+        parts: tuple[str, ...],
+        body: dict[str, Any] | None,
+        query: str = "",
+        request_id: str | None = None,
+    ) -> Any:
         path = "/".join(quote(part, safe="") for part in parts)
         url = f"{self.url}/{path}{query}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, self._build_headers(), method=method)  # noqa: S310  (see choose_server_url)
+        headers = self._build_headers() | ({} if request_id is None else {"X-Request-Id": request_id})
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  (see choose_server_url)
         try:
             with _build_opener(self.url).open(request, timeout=self.timeout_seconds) as answer:
                 return json.loads(answer.read(_MAX_ANSWER_BYTES) or b"null")
         except urllib.error.HTTPError as error:
-            raise CallFailed(self._explain_refusal(error)) from None
+            raise CallFailed(self._explain_refusal(error), error.code) from None
         except ValueError:
             raise CallFailed(f"{url} did not answer in JSON; is it a serving server?") from None
         except (OSError, http.client.HTTPException) as error:
-            raise CallFailed(one_line(self._explain_no_answer(error))) from None
+            raise CallFailed(one_line(self.explain_no_answer(error))) from None
 
     def _build_headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "serving-cli"}
@@ -91,7 +103,8 @@ class ServerClient:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
 
-    def _explain_no_answer(self, error: Exception) -> str:
+    def explain_no_answer(self, error: Exception) -> str:
+        """Return why there is no answer."""
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):
             return f"{self.url} did not answer within {self.timeout_seconds:g} s"
@@ -106,10 +119,12 @@ class ServerClient:
             detail = document["detail"] if "detail" in document else document["error"]
         except (ValueError, KeyError, TypeError):
             return one_line(f"{error.url} answered {error.code} {error.reason}; is it a serving server?")
-        hint = (
-            _NO_CREDENTIALS.format(scope=self.scope.upper()) if error.code in (401, 403) and self.token is None else ""
-        )
-        return one_line(f"{detail}{hint}")
+        return one_line(self.add_hint(detail, error.code))
+
+    def add_hint(self, detail: str, status: int | None) -> str:
+        """Return why a call was refused, and what to do where no token was sent."""
+        lacks_token = status in (401, 403) and self.token is None
+        return f"{detail}{_NO_CREDENTIALS.format(scope=self.scope.upper()) if lacks_token else ''}"
 
 
 def choose_server_url(url: str | None, settings: ServerSettings, *, is_for_operators: bool = False) -> str:

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import bench, environment_commands, operate, rollout_command, serve, signing, store, wait
+from serving.cli import (
+    bench,
+    environment_commands,
+    operate,
+    replay_command,
+    rollout_command,
+    serve,
+    signing,
+    store,
+    wait,
+)
 from serving.cli.options import SettingsCommand
 from serving.cli.output import allow_any_text, one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -41,6 +51,7 @@ others: tuple[Callable[..., None], ...] = (
     operate.refresh,
     operate.accept_state_loss,
     bench.bench,
+    replay_command.replay,
 )
 for command in others:
     app.command()(command)

@@ -36,6 +36,7 @@ from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner, CandidateStaged
 from serving.lifecycle.candidate_traces import CandidateTraces
 from serving.lifecycle.environment_watch import EnvironmentWatch
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -310,6 +311,10 @@ class ModelTable:
             self._journal.dirty.add(model.name)
             if problem is not None:
                 log.warning("not_as_decided", model=model.name, reason=problem)
+
+    def compare(self, name: str, version: str) -> Comparison:
+        """Return what a version that is not in the store yet would be compared with."""
+        return self._evaluations.compare(self.models.get(name) or ModelRecord(name), version)
 
     def digests_in_use(self) -> set[str]:
         """Return the digests whose cached files are needed.

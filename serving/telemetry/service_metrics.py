@@ -15,7 +15,7 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.service_processes import ServiceProcessCollector
 from serving.telemetry.split_counts import SplitRow
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
-from serving.telemetry.traffic import VersionLeases
+from serving.telemetry.traffic import VersionLeases, VersionTraffic
 
 
 @dataclass(slots=True)
@@ -102,6 +102,10 @@ class ServiceMetrics(Metrics):
         """Return the numbers of each of these versions, empty for one of which nothing was counted."""
         found = {(one.model, one.version): one.numbers for one in self._summed.sum().traffic}
         return [found.get((model, version), ()) for version in versions]
+
+    def list_traffic(self) -> list[VersionTraffic]:
+        """Return the sums of every version. Any thread."""
+        return self._summed.sum().traffic
 
     def read_splits(self) -> dict[tuple[str, int], SplitRow]:
         """Return what all workers have counted in each split so far, by model and number."""

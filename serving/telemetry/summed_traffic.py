@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from serving.telemetry import fallbacks
 from serving.telemetry.count_sheet import CountRecord, CountSheet, Key
 from serving.telemetry.dropped_spans import COUNT, DROPPED_SPANS, DroppedSpanCollector, make_dropped_family
+from serving.telemetry.record_counts import RECORD_NUMBERS, RECORDS, make_record_families
 from serving.telemetry.split_counts import SPLIT, SplitRow, SummedSplits
 from serving.telemetry.traffic import (
     FIRST_STATUS,
@@ -96,6 +97,7 @@ class SummedTraffic(Collector):
         self._absorbed: dict[Key, SumOfRows] = {}
         self._absorbed_fallbacks: dict[str, list[float]] = {}
         self._absorbed_splits = SummedSplits()
+        self._absorbed_records: list[float] | None = None  # until there are any
         self._requests: dict[int, int] = {}
         self._absorbed_dropped = 0.0
         self.own_dropped_spans: DroppedSpanCollector | None = None  # of control, where traces are on
@@ -118,6 +120,8 @@ class SummedTraffic(Collector):
             for record in records:
                 if record.key[0] == SPLIT:
                     self._absorbed_splits.absorb(record.key, record.numbers)
+                elif record.key[0] == RECORDS:
+                    self._absorbed_records = _add_numbers(self._absorbed_records, record.numbers)
             self._absorbed_dropped += _dropped_spans_of(records)
             self._requests[found.index] += found.requests
             self._live.remove(found)
@@ -149,6 +153,15 @@ class SummedTraffic(Collector):
                     found[key] = found.get(key, SplitRow()).plus(SplitRow.of(record.numbers))
         return found
 
+    def read_records(self) -> list[float] | None:
+        """Return what all workers have counted of the log of predictions, None if none of them writes it."""
+        with self._lock:
+            found = self._absorbed_records
+            for worker in self._live:
+                for record in worker.sheet.read(RECORDS):
+                    found = _add_numbers(found, record.numbers)
+        return found
+
     def sum(self) -> Sums:
         """Return everything as it is now."""
         with self._lock:
@@ -174,6 +187,9 @@ class SummedTraffic(Collector):
         if self.own_dropped_spans is not None:
             own, created = self.own_dropped_spans.numbers
             yield make_dropped_family([own + self._sum_dropped_spans(), created])
+        records = self.read_records()
+        if records is not None:
+            yield from make_record_families(records)
 
     def _sum_dropped_spans(self) -> float:
         """Return how many spans all workers have dropped."""
@@ -213,6 +229,10 @@ def _add_records(records: list[CountRecord], traffic: dict[Key, SumOfRows], prob
 
 def _dropped_spans_of(records: list[CountRecord]) -> float:
     return sum(record.numbers[COUNT] for record in records if record.key == (DROPPED_SPANS,))
+
+
+def _add_numbers(total: list[float] | None, numbers: list[float]) -> list[float]:
+    return [ours + theirs for ours, theirs in zip(total or [0.0] * RECORD_NUMBERS, numbers, strict=False)]
 
 
 def _requests_of(record: CountRecord) -> int:

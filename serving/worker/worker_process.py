@@ -22,8 +22,10 @@ from serving.http1.acceptor import Acceptor
 from serving.http1.counted_connection import CountedConnection, OpenTally
 from serving.plane.fair_turns import make_turns
 from serving.ports.shared_port import PortShare
+from serving.recording.recorder import keep_recording
 from serving.server import DrainingServer, make_config
 from serving.settings import Settings
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry import logging
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
@@ -92,8 +94,9 @@ class WorkerPlan:
         sock = socket.socket(fileno=channel)
         control = RemoteControl(state, sock, words, turns, metrics, replay=self.settings.replay)
         controls.append(control)
+        uploads = UploadReceiver(control)
         tracer = make_tracer(self.settings.traces, metrics.count_traces)
-        asked = (state, self.settings, metrics, control, control, self.access, control)
+        asked = (state, self.settings, metrics, control, control, uploads, self.access, control)
         state.services = api.make_services(*asked, tracer=tracer)
         words = map_words(beats, writes=True)
         beating = asyncio.create_task(beat(words, index, self.settings.server.worker_seconds / BEATS_IN_TIME))
@@ -102,7 +105,8 @@ class WorkerPlan:
             tracer.start()
         try:
             await control.wait_until_loaded()
-            yield
+            async with keep_recording(state.services.recorder):
+                yield
         finally:
             if tracer is not None:
                 await asyncio.to_thread(tracer.stop)

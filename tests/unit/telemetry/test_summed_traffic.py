@@ -62,6 +62,24 @@ def test_a_dead_workers_counts_are_kept_once() -> None:
     assert summed.sum() == before
 
 
+def test_records_are_summed_over_live_and_dead_workers_and_shown_only_where_there_are_any() -> None:
+    summed = SummedTraffic()
+    first, second = Worker(0, summed), Worker(1, summed)
+    assert summed.read_records() is None
+    assert not [family for family in summed.collect() if "record" in family.name]
+    first.metrics.make_record_counts().count_written(3)
+    counts = second.metrics.make_record_counts()
+    counts.count_dropped()
+    counts.count_lost(2)
+    counts.count_failure()
+    shown = {"serving_records": 3, "serving_record_dropped": 3, "serving_record_failures": 1}
+    for end in (None, first, second):
+        if end is not None:
+            summed.absorb(end.sheet)
+        families = [family for family in summed.collect() if "record" in family.name]
+        assert {family.name: family.samples[0].value for family in families} == shown
+
+
 def test_a_forgotten_version_begins_anew_though_its_old_record_is_still_there() -> None:
     summed = SummedTraffic()
     dead, live = Worker(0, summed), Worker(1, summed)

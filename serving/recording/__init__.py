@@ -1,0 +1,1 @@
+"""The log of predictions: chooses, copies, encodes and keeps what was asked and answered; reads it again."""
