@@ -337,7 +337,7 @@ class TracesSettings(Group):
     endpoint: HttpUrlText | None = Field(
         None, description="where traces are sent, OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; not set: off"
     )
-    sample: float = Field(0.0, ge=0, le=1, description="share of traced requests of clients that do not decide it")
+    sample: float = Field(0.0, ge=0, le=1, description="share of predictions traced, of clients that do not decide it")
     service: str = Field("serving", min_length=1, max_length=200, description="name of this service in the traces")
 
 
