@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 SERVING := $(VENV)/.serving
 TOOLS  := $(VENV)/.tools
 CLIENTS := $(VENV)/kserve
+BROWSER := $(VENV)/browser
+AXE     := axe-core@4.14.1
 ARGS   ?=
 # two more than processors: tests wait a third of their time, for a process that does nothing either
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
@@ -22,7 +24,7 @@ INSTALL = $(PIP) install --compile-bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve clients test models ends check format proto soak bench bench-peers bench-swap lock clean
+.PHONY: help install serve clients browser test models ends check format proto soak bench bench-peers bench-swap lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +60,13 @@ $(CLIENTS)/.installed: requirements-kserve.lock
 	$(PYTHON) -m venv $(CLIENTS)
 	$(INSTALL) --no-deps --require-hashes -r requirements-kserve.lock
 	$(PIP) check
+	@touch $@
+
+browser: $(BROWSER)/$(AXE) ## install axe-core from npm, beside .venv's packages; without it the tests of accessibility are skipped
+
+# The test knows the checksum of the one file that it runs. No scripts of the package are run, and no lock file is written.
+$(BROWSER)/$(AXE):
+	npm install --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --prefix $(BROWSER) $(AXE)
 	@touch $@
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest

@@ -29,7 +29,7 @@ def run(run: Run) -> Result:
     """Fill a store, start on it, watch it rest."""
     models, versions = run.count(200, 6), run.count(50, 10)
     directory = run.scratch / "server"
-    _fill(directory / "store", models, versions)
+    fill_store(directory / "store", models, versions)
     began = time.monotonic()
     more = {"SERVING_SECURITY__ADMIN_TOKEN": TOKEN, "SERVING_ENGINE__COMPILE": "off"}
     with running(directory, wait_ready=False, **more) as server:
@@ -62,7 +62,7 @@ def run(run: Run) -> Result:
     )
 
 
-def _fill(store: Path, models: int, versions: int) -> None:
+def fill_store(store: Path, models: int, versions: int) -> None:
     """Publish one version properly, then write the same under all the other names."""
     template = publish_logistic(store.parent / "template", "model", 1)
     manifest = json.loads((template / "manifest.json").read_bytes())

@@ -11,13 +11,16 @@ from fastapi import FastAPI
 from serving import __version__, api
 from serving.api.access import Access
 from serving.api.services import QuickState
+from serving.domain.plan import Fact
 from serving.domain.status import Status
 from serving.plane.fair_turns import make_turns
 from serving.plane.plane import Plane
 from serving.recording.recorder import keep_recording
 from serving.service import Service
 from serving.settings import Settings, load_settings
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import make_tracer
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -37,9 +40,16 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
         found = settings if settings is not None else load_settings()
         state.status = Status()
         metrics = Metrics(__version__)
+        tracer = make_tracer(found.traces, metrics.count_traces)
         loop, turns = asyncio.get_running_loop(), make_turns()
-        service = Service(state, found, metrics, lambda tell: Plane(state, loop, turns, tell, replay=found.replay))
-        state.services = api.make_services(state, found, metrics, service.operator, service, access)
+
+        def make_plane(tell: Callable[[Fact], None]) -> Plane:
+            return Plane(state, loop, turns, tell, replay=found.replay)
+
+        service = Service(state, found, metrics, make_plane, tracer=tracer)
+        uploads = UploadReceiver(service.upload_control)
+        asked = (state, found, metrics, service.operator, service, uploads, access)
+        state.services = api.make_services(*asked, tracer=tracer)
         service.start()
         try:
             async with keep_recording(state.services.recorder):

@@ -25,6 +25,12 @@ rollout-begun       requests are shared with a new version, nothing durable may 
 rollout-stepped     ... and it has a larger share
 rollout-failed      a new version has been judged worse, and nothing was done yet
 rolled-back         it is in quarantine, and the active reference still names it
+upload-begun        there is a directory for an upload, and nothing in it
+upload-write        bytes of an upload are about to be written; OSError
+upload-received     its whole body is on disk, and nothing was checked
+upload-checked      every gate has passed it
+before-publication  a version is about to be renamed into place; OSError
+upload-published    it is in place, and nobody was told
 record-write        lines are about to be appended to a file of records; OSError
 
 With several workers, in the supervisor and in the worker (those are the ones that name one worker):
@@ -65,6 +71,12 @@ Point = Literal[
     "rollout-stepped",
     "rollout-failed",
     "rolled-back",
+    "upload-begun",
+    "upload-write",
+    "upload-received",
+    "upload-checked",
+    "before-publication",
+    "upload-published",
     "record-write",
     "worker-forked",
     "worker-loaded",

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from copy import copy
+from ipaddress import ip_address
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from fastapi import FastAPI
 
 from serving.api.access import Access
 from serving.api.edge import PredictionRouter
+from serving.api.paths import PAGE_FILES
 from serving.api.services import Services, services_of
 from serving.app import create_app
 from serving.domain.errors import ServingError
@@ -30,6 +32,7 @@ from serving.http1.limits import MOST_CROWDED
 from serving.recording.recorder import find_record_directory
 from serving.settings import ServerSettings, Settings
 from serving.telemetry import logging
+from serving.telemetry.tracer import require_library
 
 if TYPE_CHECKING:
     from serving.api.grpc.listener import Listener
@@ -110,7 +113,8 @@ class DrainingServer(uvicorn.Server):
                 address = await self._listen_for_grpc(self._settings.server.grpc_port)
                 log.info("listening_for_grpc", address=address)
             gc.freeze()  # a search for cycles among all that was imported stops every request for 80 ms
-            log.info("listening", url=_url_of(self.servers[0]))
+            address = self.servers[0].sockets[0].getsockname()
+            log.info("listening", **describe_listener(address, self._settings.server))
         if self._settings.server.fail_fast:
             services_of(self._app).background.on_started = self._check_start
             if self._app.state.status.has_started:
@@ -137,7 +141,8 @@ class DrainingServer(uvicorn.Server):
             self._close_all()
             raise CannotListen(explain_admin_port(host, port, error)) from None
         self.servers.append(server)
-        log.info("listening_for_operators", url=_url_of(server))
+        described = describe_listener(server.sockets[0].getsockname(), self._settings.server, is_for_operators=True)
+        log.info("listening_for_operators", **described)
 
     async def _listen_for_grpc(self, port: int, *, shares_port: bool = False) -> str:
         """Open the port for gRPC, and return where it listens. Raises CannotListen."""
@@ -251,8 +256,10 @@ def grpc_port_taken(server: ServerSettings, port: int) -> CannotListen:
 
 def prepare(settings: Settings) -> tuple[Settings, Access]:
     """Make this process ready to serve: its log, its descriptors, its memory. Returns the settings as they fit, and who
-    may call. Raises SettingsError when a token cannot be read, or predictions cannot be recorded where they should be.
+    may call. Raises SettingsError when a token cannot be read, a setting needs an extra that is not installed, or
+    predictions cannot be recorded where they should be.
     """
+    require_library(settings.traces)
     find_record_directory(settings)
     logging.configure(settings.log)
     settings = _fit_connections(settings, _allow_many_descriptors())
@@ -289,10 +296,20 @@ def explain_admin_port(host: str, port: int, error: OSError) -> str:
     return f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}"
 
 
-def _url_of(server: asyncio.Server) -> str:
-    address = server.sockets[0].getsockname()
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"
+def describe_listener(
+    address: tuple[Any, ...], server: ServerSettings, *, is_for_operators: bool = False
+) -> dict[str, str]:
+    """Return what the log says of a port that is open: its address and, if it has one, that of the page to look at."""
+    host, port = address[:2]
+    found = {"url": f"http://{_in_url(host)}:{port}"}
+    if server.ui != "off" and is_for_operators is (server.admin_port is not None):
+        is_any = ip_address(host.partition("%")[0]).is_unspecified  # no browser should be sent to such an address
+        found["page"] = f"http://{'localhost' if is_any else _in_url(host)}:{port}{PAGE_FILES}"
+    return found
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _allow_many_descriptors() -> int:

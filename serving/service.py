@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,11 @@ import structlog
 
 from serving import __version__, sandbox
 from serving.domain.decision import Decision, DecisionOutcome, Operator
-from serving.domain.errors import StagingFailed, StateUnavailable, UnknownModel
+from serving.domain.errors import StagingFailed, StateUnavailable
+from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import Fact
-from serving.domain.status import HistoryEntry, Status
+from serving.domain.status import ModelHistoryEntry, Status
+from serving.domain.upload import UploadControl
 from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
@@ -29,6 +32,7 @@ from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import Message
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.local_uploads import LocalUploads
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
@@ -39,11 +43,15 @@ from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.shift_watch import ShiftWatch
 from serving.lifecycle.store_poller import StorePoller
+from serving.lifecycle.upload_checks import UploadChecks
+from serving.lifecycle.upload_desk import UploadDesk
+from serving.lifecycle.upload_table import UploadTable
 from serving.lifecycle.watcher import Watcher
 from serving.settings import Settings
 from serving.store.list_store import Store
 from serving.store.staging import Cache
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import Tracer
 
 LOCK_NAME = "lock"
 RESPAWN_THREADS = 2
@@ -60,6 +68,7 @@ class Service:
 
     `state` gets the status. `make_plane` returns the plane that carries out what is decided, or all planes as one; it
     is given where their facts go, which any thread may call. `workers` processes answer; None: this one does.
+    Candidates are traced by `tracer`, if there is one; it is started and stopped here.
     """
 
     def __init__(
@@ -69,9 +78,12 @@ class Service:
         metrics: Metrics,
         make_plane: Callable[[Callable[[Fact], None]], PlanePort],
         workers: int | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._tracer = tracer
         self._state = state
+        metrics.show_status(lambda: state.status, workers)
         self._lock: IO[str] | None = None
         slots = 1 if workers is None else 2 * workers  # of each host: workers that end leave their channels behind
         self._candidates = ThreadPoolExecutor(
@@ -101,17 +113,21 @@ class Service:
         )
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),
-            *(self._candidates, self._post, environments, rollouts),
+            *(self._candidates, self._post, environments, rollouts, tracer),
         )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
         store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history.served, metrics)
+        uploads = UploadTable()
+        checks = UploadChecks(runner, evaluation_cache, settings, self._post)
+        self.uploads = UploadDesk(settings.store, checks, uploads, self._post, self._wake, _lower_priority)
         operations = Operations(store_poller, model_table, exclusion, history, journal, rollouts)
         self._reconciler = Reconciler(
             *(state, store_poller, cache, model_table, exclusion, history, journal, operations, environments),
-            self._on_started,
+            *(uploads, self._on_started),
         )
-        self.operator: Operator = ReconcilerOperator(state, self._reconciler, history)
+        self.operator: Operator = ReconcilerOperator(self._reconciler, history)
+        self.upload_control: UploadControl = LocalUploads(self.uploads)
         self.on_started: Callable[[Status], None] = lambda _: None
 
     def start(self) -> None:
@@ -127,8 +143,12 @@ class Service:
             if self._lock is not None:
                 self._lock.close()
             raise
+        self._state.status = replace(self._state.status, newest_event=self._history.events.newest)
+        if self._tracer is not None:
+            self._tracer.start()
         self._hosts.start()
         self._reconciler.start()
+        self.uploads.start()
         log.info("starting", version=__version__, store=str(self._settings.store.path))
         if self._settings.security.trust == "any":
             log.warning("trusting_any", effect="model files run whatever they hold, in the sandbox; see security.trust")
@@ -162,11 +182,13 @@ class Service:
         """Have the reconciler carry out an operator's call. Any thread."""
         return self._reconciler.decide(decision, actor)
 
-    def read_history(self, model: str, limit: int, before_id: int | None) -> tuple[HistoryEntry, ...]:
-        """Read the history of a model, newest first. Raises UnknownModel. Blocks."""
-        if model not in self._state.status.models:
-            raise UnknownModel.for_name(model)
-        return tuple(self._history.events.read_entries(model, limit, before_id))
+    def read_history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
+        """Read the history, newest first. Any thread. Blocks; raises StateUnavailable."""
+        return self._history.events.read_entries(query)
+
+    def read_events(self, event_id: str | None, limit: int) -> EventPage:
+        """Read what happened after an entry, oldest first. Any thread. Blocks; raises StateUnavailable."""
+        return self._history.events.read_after(event_id, limit)
 
     def announce_stop(self) -> None:
         """Turn readiness false; everything else goes on. Any thread."""
@@ -176,11 +198,14 @@ class Service:
         """Stop threads first, then processes, each with a deadline. Blocks; not on the event loop."""
         self._candidates.shutdown(wait=False, cancel_futures=True)
         self._respawns.shutdown(wait=False, cancel_futures=True)
+        self.uploads.stop()
         self._reconciler.stop()
         self._watcher.stop()
         self._hosts.stop()
         self._candidates.shutdown()
         self._respawns.shutdown()
+        if self._tracer is not None:
+            self._tracer.stop()
         if self._lock is not None:
             self._lock.close()
         log.info("stopped")

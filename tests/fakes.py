@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -29,6 +29,7 @@ from serving.domain.decision import (
 )
 from serving.domain.environment import Needs
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
+from serving.domain.event_page import EventPage, HistoryQuery, parse_event_id
 from serving.domain.judge import RolloutVerdict
 from serving.domain.report import GateResult, Verdict
 from serving.domain.rollout import (
@@ -47,7 +48,7 @@ from serving.domain.status import (
     ActiveStatus,
     Failure,
     GateWarning,
-    HistoryEntry,
+    ModelHistoryEntry,
     ModelStatus,
     ModelSummary,
     Quarantine,
@@ -56,6 +57,7 @@ from serving.domain.status import (
     TargetStatus,
     VersionStatus,
 )
+from serving.domain.upload import UploadRequest, UploadState, UploadStatus
 from serving.domain.version import VersionId
 from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.servable import Servable
@@ -65,6 +67,7 @@ from serving.telemetry.metrics import Metrics
 
 TOKEN = "correct-horse"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
+LOG = "1f2e3d4c"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NUMBERS = Signature(
     features=tuple(Feature(name=f"x{index}") for index in range(4)),
@@ -209,8 +212,36 @@ def make_status(*models: ModelStatus, **changes: Any) -> Status:
         "models": MappingProxyType({model.name: model for model in models}),
         "store": StoreStatus(is_available=True, watch="events", listed_at=NOON),
         "has_started": True,
+        "newest_event": f"{LOG}-250",
     }
     return Status(**(given | changes))
+
+
+class FakeUploads:
+    """Takes every body whole; `error` is raised when it is set."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[UploadRequest, str, bytes]] = []
+        self.error: Exception | None = None
+
+    async def receive(self, request: UploadRequest, actor: str, chunks: AsyncIterator[bytes]) -> UploadStatus:
+        """Answer as if the version had been published."""
+        if self.error is not None:
+            raise self.error
+        body = b"".join([chunk async for chunk in chunks])
+        self.calls.append((request, actor, body))
+        return UploadStatus(
+            id="1",
+            model=request.model,
+            version=request.version or "4",
+            file=request.file or "version.tar",
+            bytes=len(body),
+            state=UploadState.PUBLISHED,
+            gates=(GateResult(gate="load", verdict=Verdict.PASSED, evidence="loaded"),),
+            digest="sha256:4",
+            actor=actor,
+            at=NOON,
+        )
 
 
 class FakeOperator:
@@ -221,7 +252,7 @@ class FakeOperator:
         self.calls: list[tuple[Any, ...]] = []
         self.error: Exception | None = None
         self.entries = tuple(
-            HistoryEntry(id=number, at=NOON, version="3", actor="system", event="transition")
+            ModelHistoryEntry(model="iris", id=number, at=NOON, version="3", actor="system", event="transition")
             for number in range(250, 0, -1)
         )
 
@@ -250,13 +281,24 @@ class FakeOperator:
                 return (found.model_copy(update={"unloaded": True}),)
         return (found,)
 
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+    async def history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
         """Return a page."""
-        self.calls.append(("history", model, limit, before_id))
+        self.calls.append(("history", query))
         if self.error is not None:
             raise self.error
-        self._find(model)
-        return tuple(entry for entry in self.entries if before_id is None or entry.id < before_id)[:limit]
+        before = query.before_id if query.before_id is not None else 1 << 62
+        return tuple(entry for entry in self.entries if entry.id < before)[: query.limit]
+
+    async def events_after(self, event_id: str | None, limit: int) -> EventPage:
+        """Return a page of the log `LOG`; any other id is of a lost one."""
+        self.calls.append(("events_after", event_id, limit))
+        if self.error is not None:
+            raise self.error
+        seen = parse_event_id(event_id or "")
+        gap = None if seen is not None and seen[0] == LOG else "the history was lost"
+        after = seen[1] if seen is not None and gap is None else 0
+        entries = tuple(entry for entry in reversed(self.entries) if entry.id > after)[:limit]
+        return EventPage(LOG, after, entries, is_last=len(entries) < limit, gap=gap)
 
     def _find(self, model: str) -> ModelStatus:
         if model not in self.status.models:
@@ -333,7 +375,7 @@ def make_app(
 def make_services(app: FastAPI, settings: Settings, operator: FakeOperator | None = None) -> Services:
     """Return services over fakes."""
     operator = FakeOperator(make_status()) if operator is None else operator
-    return api.make_services(app.state, settings, Metrics("0"), operator, FakeBackground())
+    return api.make_services(app.state, settings, Metrics("0"), operator, FakeBackground(), FakeUploads())
 
 
 def make_client(app: FastAPI) -> httpx.AsyncClient:
@@ -367,7 +409,9 @@ def predict(app: FastAPI, body: Any, path: str = "/models/iris/predict", **heade
     return call(app, "POST", path, content=content, headers={"content-type": "application/json", **headers})
 
 
-async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/predict", **headers: str) -> Exchange:
+async def exchange(
+    app: FastAPI, *messages: Message, path: str = "/models/iris/predict", method: str = "POST", **headers: str
+) -> Exchange:
     """Play a client that sends these ASGI messages, and then nothing more for as long as it is waited for."""
     sent = Exchange([])
     waiting = list(messages)
@@ -382,7 +426,7 @@ async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/p
         sent.messages.append(message)
 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b"", "client": None}
+    scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "client": None}
     await app(scope, receive, send)
     sent.unread = len(waiting)
     return sent

@@ -60,6 +60,30 @@ class Access:
         """Say whether a scope needs no token."""
         return scope is not TokenScope.ADMIN and self._digests is not None and not self._has(scope)
 
+    def derive_keys(self, label: bytes) -> dict[bytes, set[TokenScope]]:
+        """Return a key for each token, derived from its digest for the use that `label` names, and what it opens."""
+        keys: dict[bytes, set[TokenScope]] = {}
+        for scope, digest in self._digests or ():
+            opened = set(TokenScope) if scope is TokenScope.ADMIN else {scope}
+            keys.setdefault(_derive(digest, label), set()).update(opened)
+        return keys
+
+    @staticmethod
+    def derive_key(token: bytes, label: bytes) -> bytes:
+        """Return the key that `derive_keys` has for this token, if there is such a token."""
+        return _derive(hashlib.sha256(token).digest(), label)
+
+    def find_scopes(self, authorization: bytes | None) -> frozenset[TokenScope]:
+        """Return what a caller with this value of ``Authorization`` may do, without a session."""
+        return frozenset(scope for scope in TokenScope if self._opens(scope, authorization))
+
+    def _opens(self, scope: TokenScope, authorization: bytes | None) -> bool:
+        try:
+            self.check(scope, authorization)
+        except AccessRefused:
+            return False
+        return True
+
     def check(self, scope: TokenScope, authorization: bytes | None) -> None:
         """Raise AccessRefused unless the value of the header ``Authorization`` opens this scope."""
         if self.is_open(scope):
@@ -88,6 +112,10 @@ class Access:
         given = hashlib.sha256(token).digest()
         matches = [hmac.compare_digest(given, digest) for _, digest in digests]
         return {scope for (scope, _), is_same in zip(digests, matches, strict=True) if is_same}
+
+
+def _derive(digest: bytes, label: bytes) -> bytes:
+    return hmac.digest(digest, label, hashlib.sha256)
 
 
 def bearer(authorization: bytes | None) -> bytes | None:

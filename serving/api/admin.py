@@ -31,7 +31,7 @@ from serving.domain.decision import (
     SteerRollout,
     UnpinModel,
 )
-from serving.domain.errors import InvalidInput, ServingError
+from serving.domain.errors import CrossSite, InvalidInput, ServingError
 from serving.domain.status import ModelSummary
 from serving.settings import ServerSettings, TokenScope
 
@@ -47,16 +47,29 @@ def make_body_reader(settings: ServerSettings) -> BodyReader:
     return BodyReader(MAX_BODY_BYTES, seconds=settings.body_seconds)
 
 
-async def _actor(request: Request) -> str:
-    """Check the token and return the caller's name for the history; raises AccessRefused."""
-    actor = f"admin@{request.client.host if request.client else 'unknown'}"
+def check_actor(request: Request) -> str:
+    """Check the token or the session, and return the caller's name for the history.
+
+    Raises AccessRefused, or CrossSite for a session that does not count for this request.
+    """
+    actor = f"admin@{address_of(request)}"
+    headers = request.scope["serving.headers"]
     try:
-        services_of(request.app).access.check(TokenScope.ADMIN, request.scope["serving.headers"].get(b"authorization"))
-    except AccessRefused as refused:
+        session = services_of(request.app).sessions.check(TokenScope.ADMIN, request.method, headers)
+    except (AccessRefused, CrossSite) as refused:
         call = f"{request.method} {request.url.path[:200]}"
         log.warning("admin", call=call, actor=actor, outcome="refused", reason=str(refused))
         raise
-    return actor
+    return actor if session is None else f"{actor} (page)"
+
+
+def address_of(request: Request) -> str:
+    """Return the address of the client, as the history and the log name it."""
+    return request.client.host if request.client else "unknown"
+
+
+async def _actor(request: Request) -> str:
+    return check_actor(request)
 
 
 Actor = Annotated[str, Depends(_actor)]

@@ -8,7 +8,7 @@ from typing import Protocol
 from serving.domain.status import WorkerStatus
 from serving.plane.active_reference import HoldsActive, read
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.traffic import Traffic, VersionLeases
+from serving.telemetry.traffic import Traffic, VersionLeases, VersionTraffic
 
 
 class Counts(Protocol):
@@ -20,6 +20,10 @@ class Counts(Protocol):
 
     async def sum_of(self, model: str, versions: Sequence[str]) -> list[Traffic]:
         """Return what was counted of each of these versions."""
+        ...
+
+    async def list_traffic(self) -> list[VersionTraffic]:
+        """Return what was counted of every version so far; the rows may change later."""
         ...
 
     async def list_workers(self) -> tuple[WorkerStatus, ...]:
@@ -41,6 +45,10 @@ class OwnCounts:
     async def sum_of(self, model: str, versions: Sequence[str]) -> list[Traffic]:
         """Implement `Counts.sum_of`."""
         return [self._metrics.traffic(model, version) for version in versions]
+
+    async def list_traffic(self) -> list[VersionTraffic]:
+        """Implement `Counts.list_traffic`."""
+        return self._metrics.list_traffic()
 
     async def list_workers(self) -> tuple[WorkerStatus, ...]:
         """Implement `Counts.list_workers`."""

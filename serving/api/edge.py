@@ -12,22 +12,43 @@ from serving.api import problems
 from serving.api.access import AccessRefused
 from serving.api.endpoint import NOSNIFF
 from serving.api.origins import refuse_cross_site
-from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of, prediction_of, protocol_of
+from serving.api.paths import (
+    DOCS,
+    PAGE_SESSION,
+    PAGES,
+    is_for_operators,
+    is_of_page,
+    is_read,
+    path_of,
+    prediction_of,
+    protocol_of,
+)
 from serving.api.request_log import CLIENT_GONE
 from serving.api.services import services_of
+from serving.api.sessions import Session
 from serving.domain.errors import CrossSite, RequestRefused
 from serving.domain.server_names import ServerNames
 from serving.settings import TokenScope
 
 OPERATORS = "serving.operators"
+_SESSION = "serving.session"  # of a scope: the session that opens it to its sender, None without one
 MISDIRECTED = "serving.misdirected"  # of a scope: what is wrong with the name it is addressed to, for `http1` to say
-PAGE_POLICY = (
+DOCS_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PAGE_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
 
-_USUAL = (NOSNIFF, (b"cache-control", b"no-store"))
-_PAGE = (*_USUAL, (b"x-frame-options", b"DENY"), (b"content-security-policy", PAGE_POLICY))
+_NO_STORE, _NO_FRAME = (b"cache-control", b"no-store"), (b"x-frame-options", b"DENY")
+_USUAL = (NOSNIFF, _NO_STORE)
+_OF_DOCS = (*_USUAL, _NO_FRAME, (b"content-security-policy", DOCS_POLICY))
+_OF_PAGE = (
+    *(NOSNIFF, _NO_FRAME, (b"content-security-policy", PAGE_POLICY), (b"referrer-policy", b"no-referrer")),
+    *((b"cross-origin-opener-policy", b"same-origin"), (b"cross-origin-resource-policy", b"same-origin")),
+)
 
 
 class Edge:
@@ -80,7 +101,7 @@ class Edge:
         status = 0
         endpoints = services_of(scope["app"]).endpoints
         path = path_of(scope["path"], scope.get("root_path", ""))
-        more = (*(_PAGE if path in PAGES else _USUAL), header)
+        more = (*_headers_of(path), header)
 
         async def send_with_header(message: Message) -> None:
             nonlocal status
@@ -91,6 +112,9 @@ class Edge:
 
         try:
             refusal = self._refusal(scope, path) if error is None else endpoints[protocol_of(path)].refuse(error)
+            session: Session | None = scope.get(_SESSION)
+            if session is not None:
+                receive = services_of(scope["app"]).sessions.end_with(session, receive)
             await (self._app if refusal is None else refusal)(scope, receive, send_with_header)
         except ClientDisconnect:
             status = status or CLIENT_GONE
@@ -104,13 +128,17 @@ class Edge:
         """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
         services = services_of(scope["app"])
         server = services.settings.server
-        is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
-        if is_elsewhere or (path in DOCS and not server.docs):
+        is_elsewhere = (
+            server.admin_port is not None and OPERATORS not in scope and is_for_operators(scope["method"], path)
+        )
+        is_off = (path in DOCS and not server.docs) or (is_of_page(path) and server.ui == "off")
+        if is_elsewhere or is_off:
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
         if is_read(scope["method"], path):
             try:
-                services.access.check(TokenScope.READ, scope["serving.headers"].get(b"authorization"))
-            except AccessRefused as refused:
+                headers = scope["serving.headers"]
+                scope[_SESSION] = services.sessions.check(TokenScope.READ, scope["method"], headers)
+            except (AccessRefused, CrossSite) as refused:
                 return services.endpoints[protocol_of(path)].refuse(refused)
         return None
 
@@ -160,14 +188,24 @@ def _error_of_sender(scope: Scope) -> RequestRefused | None:
     return error
 
 
+def _headers_of(path: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers of every answer under a path. Browsers may keep files of the page if they ask for changes."""
+    if is_of_page(path):
+        return (*_OF_PAGE, _NO_STORE if path == PAGE_SESSION else (b"cache-control", b"no-cache"))
+    return _OF_DOCS if path in PAGES else _USUAL
+
+
 def _drop_last_slash(scope: Scope) -> None:
     """Remove slashes at the end of a path, so that the rules for the path hold without them.
 
-    The pages of the documentation are redirected instead, because what they load has names relative to their path.
+    The pages of the documentation are redirected instead, because what they load has names relative to their path. For
+    the same reason ``/ui/`` has a slash, and its files have none.
     """
     path: str = scope["path"]
-    if path.endswith("/") and path_of(path, scope.get("root_path", "")) not in ("/", *PAGES):
-        scope["path"] = path.rstrip("/")
+    if path.endswith("/"):
+        route = path_of(path, scope.get("root_path", ""))
+        if route not in ("/", *PAGES) and not is_of_page(route):
+            scope["path"] = path.rstrip("/")
 
 
 def _recognise(scope: Scope) -> str | None:

@@ -19,8 +19,9 @@ from serving.api.inflight import Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.json_bodies.strict_json import refuse_depth
 from serving.api.predictor import Predictor
+from serving.api.sessions import Sessions
 from serving.domain.errors import InvalidInput, NotJson
-from serving.settings import ServerSettings
+from serving.settings import ServerSettings, TokenScope
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -28,8 +29,9 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 class Endpoint:
     """Answers prediction requests of one dialect. Event loop thread only."""
 
-    def __init__(self, dialect: Dialect, settings: ServerSettings, predictor: Predictor) -> None:
+    def __init__(self, dialect: Dialect, settings: ServerSettings, predictor: Predictor, sessions: Sessions) -> None:
         self.dialect = dialect
+        self.sessions = sessions
         self.max_bytes = int(settings.max_body_mb * (1 << 20))
         self.max_depth = settings.max_json_depth
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
@@ -74,7 +76,7 @@ class Endpoint:
 class HttpRequest:
     """One request over HTTP, as `Predictor` takes it."""
 
-    __slots__ = ("_endpoint", "_headers", "_query", "_raw", "_receive", "authorization", "names")
+    __slots__ = ("_endpoint", "_headers", "_query", "_raw", "_receive", "names")
 
     def __init__(self, endpoint: Endpoint, scope: Scope, receive: Receive) -> None:
         self._endpoint = endpoint
@@ -83,7 +85,10 @@ class HttpRequest:
         self._receive = receive
         self._raw = b""
         self.names: Mapping[str, str] = scope["path_params"]
-        self.authorization = self._headers.get(b"authorization")
+
+    def check(self, scope: TokenScope) -> None:
+        """Raise AccessRefused or CrossSite unless the caller's token or session opens this scope."""
+        self._endpoint.sessions.check(scope, "POST", self._headers)
 
     async def receive(self, share: Share) -> int:
         """Read the body and decode its content encoding."""

@@ -30,7 +30,7 @@ async def ready(request: Request) -> Response:
     Candidates, good or bad, never change it, and neither do other workers that do not serve: the reason names those.
     """
     status: Status = request.app.state.status
-    reason = _why_not_ready(status)
+    reason = why_not_ready(status)
     active = sum(model.active is not None for model in status.models.values())
     readiness = Readiness(ready=reason is None, reason=reason or status.worker_problem, active=active)
     return JSONResponse(readiness.model_dump(), 200 if readiness.ready else 503)
@@ -50,7 +50,8 @@ async def metrics(request: Request) -> Response:
     return Response(body, headers={"content-type": content_type})
 
 
-def _why_not_ready(status: Status) -> str | None:
+def why_not_ready(status: Status) -> str | None:
+    """Return why the server is not ready, None if it is."""
     if status.is_ready:
         return None
     if status.is_stopping:

@@ -12,6 +12,7 @@ from serving.plane.active_reference import Asked
 from serving.plane.prediction import Answer
 from serving.plane.servable import Servable
 from serving.plane.served_split import ServedSplit
+from serving.settings import TokenScope
 
 Reply_co = TypeVar("Reply_co", covariant=True)
 Target = tuple[str | None, Asked]
@@ -24,9 +25,8 @@ class Incoming(Protocol[Reply_co]):
     `names` has the asked `model` and `version`, as far as they are known, for the texts of errors.
     """
 
-    @property
-    def authorization(self) -> bytes | None:
-        """The value of the header ``Authorization``."""
+    def check(self, scope: TokenScope) -> None:
+        """Raise AccessRefused, or CrossSite, unless what the caller shows opens this scope."""
         ...
 
     @property

@@ -12,12 +12,14 @@ from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary, Workers
 from serving.api.services import services_of
 from serving.domain.errors import InvalidInput, UnknownModel, UnknownVersion
+from serving.domain.event_page import HistoryQuery
 from serving.domain.rollout import RolloutStatus, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Status, VersionStatus
 from serving.domain.version import why_not_a_name
 
 MAX_PAGE = 10_000
+MOST_ID = 2**63 - 1
 
 
 def _model_name(text: str) -> str:
@@ -51,7 +53,7 @@ async def list_models(request: Request) -> AllModels:
     """List every version in the store with its state and the reason."""
     status: Status = request.app.state.status
     models = tuple(_with_versions(model) for _, model in sorted(status.models.items()))
-    return AllModels(models=models, store=status.store, state=status.state, sandbox=_sandbox(status))
+    return AllModels(models=models, store=status.store, state=status.state, sandbox=find_sandbox(status))
 
 
 @router.get("/workers", summary="The processes that answer")
@@ -105,10 +107,11 @@ async def show_history(
     model: ModelName,
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries in the answer")] = 100,
-    before: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="only entries with a smaller id")] = None,
+    before: Annotated[int | None, Query(ge=1, le=MOST_ID, description="only entries with a smaller id")] = None,
 ) -> History:
     """Return transitions and operator calls, newest first; they survive restarts."""
-    entries = await services_of(request.app).operator.history(model, limit, before)
+    known_model(request, model)
+    entries = await services_of(request.app).operator.history(HistoryQuery(model, limit=limit, before_id=before))
     return History(model=model, history=entries, before=entries[-1].id if len(entries) == limit else None)
 
 
@@ -125,7 +128,8 @@ def known_in(status: Status, name: str) -> ModelStatus:
     return model
 
 
-def _sandbox(status: Status) -> Sandbox | None:
+def find_sandbox(status: Status) -> Sandbox | None:
+    """Return the layers that held every host of what is loaded, None while nothing is."""
     held = [
         version.sandbox
         for model in status.models.values()

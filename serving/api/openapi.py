@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from serving.api import problems
 from serving.api.bodies import BodyTooSlow
-from serving.api.paths import is_for_operators, is_read, prediction_of
+from serving.api.paths import is_for_operators, is_of_page, is_read, prediction_of
 from serving.api.problems import INTERNAL, KINDS, MEDIA_TYPE, TYPE_PREFIX, ErrorKind, Problem
+from serving.api.sessions import TooManySignIns
 from serving.domain import errors
 
 TEXT: dict[str, Any] = {"schema": {"type": "string"}}
@@ -87,12 +88,22 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
         KINDS[errors.InvalidInput],
         "row 0, feature 'x1': NaN is not a finite number",
     ),
+    429: (
+        "Too many sign-ins have failed; `Retry-After` says when to try again.",
+        KINDS[TooManySignIns],
+        "too many sign-ins have failed; try again in 1 s",
+    ),
     431: (
         "The request line and the headers are larger than the server takes.",
         problems.HEAD_TOO_LARGE,
         "the request line and the headers are larger than 32 kB",
     ),
     500: ("The model raised an exception, or the server has a bug.", INTERNAL, problems.BUG),
+    507: (
+        "The store has no room for what is uploaded.",
+        KINDS[errors.StoreFull],
+        "the store has 1048576 bytes left, and the body has 20971520; make room there",
+    ),
     503: (
         "Nothing can answer right now; `Retry-After` says when to try again.",
         KINDS[errors.NothingActive],
@@ -203,7 +214,7 @@ def _security_of(method: str, path: str) -> list[dict[str, list[str]]]:
         return [{}, {"predictToken": []}, {"adminToken": []}]
     if is_read(method, path):
         return [{}, {"readToken": []}, {"adminToken": []}]
-    return [{"adminToken": []}] if is_for_operators(path) else []
+    return [{"adminToken": []}] if is_for_operators(method, path) and not is_of_page(path) else []
 
 
 def _problem_response(status: int) -> dict[str, Any]:
@@ -217,7 +228,7 @@ def _problem_response(status: int) -> dict[str, Any]:
     }
     content = {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}, "example": example}}
     response: dict[str, Any] = {"description": description, "content": content}
-    if status == 503:
+    if status in (429, 503):
         seconds = {"schema": {"type": "integer"}, "description": "seconds to wait"}
         response["headers"] = {"Retry-After": seconds}
     if status == 401:

@@ -5,6 +5,7 @@ from __future__ import annotations
 _FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "start.js")
 DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", *(f"/docs/{name}" for name in _FILES)})
 PAGES = DOCS - {"/openapi.json"}
+PAGE, PAGE_FILES, PAGE_SESSION = "/ui", "/ui/", "/ui/session"
 METRICS = "/metrics"
 NATIVE = "native"
 OPEN_INFERENCE = "open inference"
@@ -15,7 +16,7 @@ PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb i
 
 _READING = ("GET", "HEAD")
 _PROBES = (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/ping")
-_READ = ("/", METRICS, "/models", "/v2", "/version", "/workers")
+_READ = ("/", METRICS, "/events", "/history", "/models", "/v2", "/version", "/workers")
 _OF_MODEL = frozenset({"pin", "rollback", "rollout", "history"})
 
 
@@ -106,15 +107,20 @@ def is_read(method: str, path: str) -> bool:
     return is_covered and method in _READING
 
 
+def is_of_page(path: str) -> bool:
+    """Say whether a path is the page, one of its files or its session; they need no token."""
+    return path == PAGE or path.startswith(PAGE_FILES)
+
+
 def is_probe(method: bytes, target: bytes) -> bool:
     """Say whether a request is a probe: probes are answered even when nothing else can be."""
     return method in (b"GET", b"HEAD") and target.rstrip(b"/") in _PROBES
 
 
-def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port only: calls of operators, history, rollouts, metrics, the docs."""
+def is_for_operators(method: str, path: str) -> bool:
+    """Say whether a call belongs on the admin port only: what operators do and look at, and the documentation."""
     match path.split("/"):
-        case ["", "refresh" | "accept-state-loss" | "metrics"]:
+        case ["", "refresh" | "accept-state-loss" | "metrics" | "events" | "history"]:
             return True
         case ["", "v2", "repository", *_]:
             return True
@@ -122,4 +128,6 @@ def is_for_operators(path: str) -> bool:
             return last in _OF_MODEL
         case ["", "models", _, "versions", _, "release"] | ["", "models", _, "labels", _]:
             return True
-    return path in DOCS
+        case ["", "models", _, "versions", _]:
+            return method not in _READING
+    return path in DOCS or is_of_page(path)

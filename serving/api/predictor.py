@@ -106,7 +106,7 @@ class Predictor:
         seen = Respondent()
         try:
             if not self._is_open:
-                self._access.check(TokenScope.PREDICT, incoming.authorization)
+                incoming.check(TokenScope.PREDICT)
             with self._inflight.share() as share:
                 answer, written = await self._compute(incoming, share, seen)
         except ClientDisconnect:

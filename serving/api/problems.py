@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import client
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -20,7 +21,9 @@ from serving.api.access import AccessRefused
 from serving.api.bodies import BodyTooSlow
 from serving.api.dialect import Refusal
 from serving.api.services import services_of
+from serving.api.sessions import TooManySignIns
 from serving.domain import errors
+from serving.domain.report import GateResult
 from serving.domain.version import why_not_a_name
 from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
@@ -61,10 +64,13 @@ KINDS: dict[type[Exception], ErrorKind] = {
     errors.UnknownVersion: ErrorKind(404, "unknown-version", "No such version"),
     errors.NotAcceptable: ErrorKind(406, "not-acceptable", "No answer has the form that is asked for"),
     BodyTooSlow: ErrorKind(408, "body-too-slow", "The body did not arrive in time"),
+    errors.UploadsOff: ErrorKind(403, "uploads-off", "Versions are not uploaded to this server"),
     errors.OperationRefused: ErrorKind(409, "operation-refused", "Not possible in the present state"),
     errors.BodyTooLarge: ErrorKind(413, "body-too-large", "The request is too large"),
     errors.UnsupportedMedia: ErrorKind(415, "unsupported-media", "Content type or encoding not read here"),
     errors.InvalidInput: ErrorKind(422, "invalid-input", "Not rows this model takes"),
+    errors.UploadRefused: ErrorKind(422, "upload-refused", "A gate refused the version; nothing was published"),
+    TooManySignIns: ErrorKind(429, "too-many-sign-ins", "Too many sign-ins have failed"),
     errors.ModelFailed: ErrorKind(500, "model-failed", "The model failed"),
     errors.NothingActive: ErrorKind(503, "nothing-active", "No active version"),
     errors.Overloaded: ErrorKind(503, "overloaded", "Too many requests are waiting"),
@@ -72,6 +78,7 @@ KINDS: dict[type[Exception], ErrorKind] = {
     errors.StateUnavailable: ErrorKind(503, "state-unavailable", "The decision cannot be made durable"),
     errors.StoreUnavailable: ErrorKind(503, "store-unavailable", "The store cannot be listed"),
     errors.DeadlineExceeded: ErrorKind(504, "deadline-exceeded", "The model did not answer in time"),
+    errors.StoreFull: ErrorKind(507, "store-full", "The store has no room for it"),
 }
 
 
@@ -87,6 +94,10 @@ class Problem(BaseModel):
     model: str | None = None
     version: str | None = None
     request_id: str | None = None
+    upload: str | None = Field(None, description="of an upload that was refused: its id")
+    gate: str | None = Field(None, description="of an upload that was refused: the gate")
+    reason: str | None = Field(None, description="of an upload that was refused: what the gate has seen")
+    gates: tuple[GateResult, ...] | None = Field(None, description="of an upload that was refused: every verdict")
 
 
 def install(app: FastAPI, answer: Callable[[Request, Refusal], Response] | None = None) -> None:
@@ -109,7 +120,12 @@ def install(app: FastAPI, answer: Callable[[Request, Refusal], Response] | None 
 def problem_of(refusal: Refusal) -> Response:
     """Return the problem for a refusal."""
     kind = kind_of(refusal.error)
-    return problem(kind, refusal.detail, dict(refusal.headers), refusal.model, refusal.version)
+    more: dict[str, Any] = {}
+    if isinstance(refusal.error, errors.UploadRefused):
+        status = refusal.error.status
+        gates = [gate.model_dump(mode="json") for gate in status.gates]
+        more = {"upload": status.id, "gate": status.gate, "reason": status.reason, "gates": gates}
+    return problem(kind, refusal.detail, dict(refusal.headers), refusal.model, refusal.version, more)
 
 
 def refusal_of(error: Exception, model: str | None = None, version: str | None = None) -> Refusal:
@@ -128,7 +144,7 @@ def refusal_of(error: Exception, model: str | None = None, version: str | None =
         return Refusal(error, kind.status, f"{where}: {first['msg']}", headers, model, version)
     elif isinstance(error, HTTPException):
         return Refusal(error, kind.status, str(error.detail), error.headers or {}, model, version)
-    elif kind.status == 503:
+    elif kind.status in (429, 503):
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     if getattr(error, "closes_connection", False):
         headers["Connection"] = "close"
@@ -148,9 +164,14 @@ def kind_of(error: Exception) -> ErrorKind:
 
 
 def problem(
-    kind: ErrorKind, detail: str, headers: dict[str, str], model: str | None = None, version: str | None = None
+    kind: ErrorKind,
+    detail: str,
+    headers: dict[str, str],
+    model: str | None = None,
+    version: str | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
-    """Build the response: one line of detail, as valid JSON in valid UTF-8 for any text."""
+    """Build the response: one line of detail, as valid JSON in valid UTF-8 for any text; `more` members are valid."""
     members: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
@@ -161,7 +182,7 @@ def problem(
         members["model"] = _clean(model)
     if version is not None:
         members["version"] = _clean(version)
-    members["request_id"] = REQUEST_ID.get()
+    members |= {"request_id": REQUEST_ID.get(), **more}
     return Response(orjson.dumps(members), kind.status, headers, MEDIA_TYPE)
 
 

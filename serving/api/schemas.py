@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.domain.rollout import RolloutAction, RolloutSummary
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
-from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus, WorkerStatus
+from serving.domain.status import (
+    HistoryEntry,
+    ModelHistoryEntry,
+    ModelSummary,
+    StateStatus,
+    StoreStatus,
+    VersionStatus,
+    WorkerStatus,
+)
+from serving.settings import TokenScope
 
 
 class JsonAnswer(BaseModel):
@@ -30,6 +40,18 @@ class Welcome(JsonAnswer):
     ready: str
     docs: str | None
     openapi: str | None
+    ui: str | None = Field(description="the page to look at")
+
+
+class PageSession(JsonAnswer):
+    """What the page may do now, and what it could after signing in."""
+
+    ui: Literal["read", "admin"] = Field(description="`server.ui`: with `read` no session opens admin")
+    scopes: tuple[TokenScope, ...] = Field(description="what the caller may do now")
+    signed_in: bool
+    expires_at: datetime | None = Field(description="when the session ends; it is not prolonged")
+    uploads: bool = Field(description="`store.uploads`: whether versions can be published over HTTP")
+    needs: tuple[TokenScope, ...] = Field(description="what needs a token that there is, and is open to none without")
 
 
 class Workers(BaseModel):
@@ -88,6 +110,45 @@ class History(JsonAnswer):
     before: int | None = None
 
 
+class FullHistory(JsonAnswer):
+    """A page of what happened to all models, newest first. `before` is the next page's query, null on the last one."""
+
+    history: tuple[ModelHistoryEntry, ...]
+    before: int | None = None
+
+
+class ModelState(ModelSummary):
+    """One model in ``GET /events``."""
+
+    rollout: RolloutSummary | None = None
+
+
+class ServiceState(JsonAnswer):
+    """Everything but the models in ``GET /events``. `generation` is the plan that this process answers with."""
+
+    store: StoreStatus
+    state: StateStatus
+    ready: bool
+    reason: str | None
+    sandbox: Sandbox | None
+    worker_problem: str | None
+    generation: int
+
+
+class StreamedEvent(JsonAnswer):
+    """One event of ``GET /events``: its name, its data, and the id to go on from, if it has one."""
+
+    event: str = Field(examples=["model"])
+    id: str | None = None
+    data: dict[str, Any]
+
+
+class EventList(JsonAnswer):
+    """The whole state as events, and the history after the id that was given."""
+
+    events: tuple[StreamedEvent, ...]
+
+
 class Live(JsonAnswer):
     """The process runs."""
 
@@ -100,6 +161,14 @@ class Readiness(JsonAnswer):
     ready: bool
     reason: str | None = None
     active: int = Field(0, description="how many models have an active version")
+
+
+class SignIn(BaseModel):
+    """Body of ``POST /ui/session``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    token: str = Field(min_length=1, max_length=8192, examples=["<token>"], repr=False)
 
 
 class Pin(BaseModel):

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from serving.api.bodies import BodyReader
     from serving.api.counts import Counts
     from serving.api.endpoint import Endpoint
+    from serving.api.events.event_feed import EventFeed
     from serving.api.inflight import Inflight
     from serving.api.predictor import Predictor
     from serving.api.request_log import RequestLog
+    from serving.api.sessions import Sessions, SignInLimit
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
+    from serving.domain.upload import Uploads
     from serving.plane.active_reference import ActiveReference
     from serving.recording.recorder import Recorder
     from serving.settings import Settings
@@ -55,12 +58,16 @@ class Services:
     operator: Operator
     background: Background
     access: Access
+    sessions: Sessions
+    failed_sign_ins: SignInLimit
     counts: Counts
+    events: EventFeed
     inflight: Inflight
     requests: RequestLog
     predictor: Predictor
     endpoints: Mapping[str, Endpoint]
     shortcut: Shortcut
+    uploads: Uploads
     operator_bodies: BodyReader
     recorder: Recorder | None
 

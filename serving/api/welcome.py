@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from serving.api.edge import OPERATORS
+from serving.api.paths import PAGE_FILES
 from serving.api.schemas import Welcome
 from serving.api.services import services_of
 
@@ -13,10 +14,11 @@ router = APIRouter(tags=["health"])
 
 @router.get("/", summary="What is this, and where to go?")
 async def show_welcome(request: Request) -> Welcome:
-    """Name the service and its first paths. `docs` and `openapi` are null where this port has no documentation."""
+    """Name the service and its first paths. What this port does not have is null: `docs`, `openapi`, `ui`."""
     root = request.scope.get("root_path", "")
     server = services_of(request.app).settings.server
-    has_docs = server.docs and (server.admin_port is None or OPERATORS in request.scope)
+    is_here = server.admin_port is None or OPERATORS in request.scope
+    has_docs = server.docs and is_here
     return Welcome(
         version=request.app.version,
         predict=f"POST {root}/models/{{model}}/predict",
@@ -25,4 +27,5 @@ async def show_welcome(request: Request) -> Welcome:
         ready=f"{root}/health/ready",
         docs=f"{root}/docs" if has_docs else None,
         openapi=f"{root}/openapi.json" if has_docs else None,
+        ui=root + PAGE_FILES if server.ui != "off" and is_here else None,
     )

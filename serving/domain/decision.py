@@ -14,8 +14,9 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from serving.domain.errors import OperationRefused, ServingError, StateUnavailable, UnknownModel, UnknownVersion
+from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.rollout import RolloutAction
-from serving.domain.status import HistoryEntry, ModelSummary
+from serving.domain.status import ModelHistoryEntry, ModelSummary
 
 # --- about one model --------------------------------------------------------------------------------------------------
 
@@ -208,6 +209,13 @@ class Operator(Protocol):
         """
         ...
 
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
-        """Return the transitions of a model, newest first. Does not wait for the reconciler."""
+    async def history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
+        """Return what happened, newest first. Does not wait for the reconciler. Raises StateUnavailable."""
+        ...
+
+    async def events_after(self, event_id: str | None, limit: int) -> EventPage:
+        """Return what happened after the entry with this id, oldest first; None stands for what was not known yet.
+
+        Does not wait for the reconciler. Raises StateUnavailable.
+        """
         ...

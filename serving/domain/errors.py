@@ -7,6 +7,8 @@ ServingError
 ├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
 ├── NotPublished            the files changed while they were read, or do not match their manifest yet
 ├── PublishRefused          a version cannot be published as asked
+├── StoreFull               the store has no room for what is uploaded
+├── UploadRefused           a gate refuses what is uploaded; nothing was published
 ├── EnvironmentRefused      an environment cannot be made, checked or removed as asked
 ├── NeedsUnknown            what a version needs cannot be found out, because a gate refuses its files before
 ├── HostFailed              a host process died, was killed or broke the protocol
@@ -24,7 +26,8 @@ ServingError
 │   ├── NotAcceptable       no answer has the form that is asked for
 │   ├── InvalidInput        JSON, but its rows do not fit this model
 │   ├── UnknownModel        no such model
-│   └── UnknownVersion      no such version, or not loaded
+│   ├── UnknownVersion      no such version, or not loaded
+│   └── UploadsOff          the settings do not let anybody upload versions
 ├── OperationRefused        an operator's call that cannot be carried out in this state
 ├── Unavailable             nothing can answer right now; try again later
 │   ├── NothingActive       the model has no active version yet
@@ -40,6 +43,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serving.domain.report import CandidateReport
+    from serving.domain.upload import UploadStatus
 
 
 class ServingError(Exception):
@@ -81,6 +85,18 @@ class PublishRefused(ServingError):
 
 class NeedsUnknown(ServingError):
     """A gate refuses the files of a version before it is found out what they need; the message names it."""
+
+
+class StoreFull(ServingError):
+    """The disk of the store, or its quota, has no room for a version that is uploaded."""
+
+
+class UploadRefused(ServingError):
+    """A gate refuses a version that was uploaded; nothing was published. `status` has the gates' verdicts."""
+
+    def __init__(self, message: str, status: UploadStatus) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class EnvironmentRefused(ServingError):
@@ -171,6 +187,10 @@ class UnknownModel(RequestRefused):
 
 class UnknownVersion(RequestRefused):
     """The model has no such version, or it is not loaded."""
+
+
+class UploadsOff(RequestRefused):
+    """The settings do not let operators upload versions."""
 
 
 class OperationRefused(ServingError):

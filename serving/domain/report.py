@@ -8,6 +8,7 @@ from typing import NamedTuple
 from serving.data_model import BaseModel, ConfigDict
 from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.environment import OWN, Choice, Needs
+from serving.domain.pinned_versions import PYTHON, is_version_text
 from serving.domain.provenance import Provenance
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
@@ -100,6 +101,13 @@ class CandidateReport(BaseModel):
     def refusal(self) -> GateResult | None:
         """The gate that refused, if one did."""
         return next((result for result in self.gates if result.verdict is Verdict.REFUSED), None)
+
+    def list_training_libraries(self) -> dict[str, str]:
+        """Return the versions that it was trained with, as far as anything states them, else those it ran under."""
+        stated = {} if self.needs is None else self.needs.libraries
+        python = {} if self.needs is None or self.needs.python is None else {PYTHON: self.needs.python}
+        exact = {name: version for name, version in stated.items() if is_version_text(version)}
+        return {**self.libraries, **exact, **python}
 
     @property
     def is_ready(self) -> bool:

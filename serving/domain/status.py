@@ -19,6 +19,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.snapshot import Snapshot
 from serving.domain.state import State
+from serving.domain.upload import UploadStatus
 
 
 class ActiveStatus(Snapshot):
@@ -184,7 +185,9 @@ class WorkerStatus(Snapshot):
 class Status:
     """Everything the reconciler publishes. `has_started`: the first pass over the store has ended.
 
-    `worker_problem` says which workers do not serve, and why, where several should.
+    `worker_problem` says which workers do not serve, and why, where several should. `newest_event` is the id of the
+    newest entry of the history that is on disk (see `serving.domain.event_page`), None while that is not known.
+    `uploads` are the newest ones, the oldest of them first; those that have ended are shown for some minutes.
     """
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
@@ -193,6 +196,8 @@ class Status:
     worker_problem: str | None = None
     has_started: bool = False
     is_stopping: bool = False
+    newest_event: str | None = None
+    uploads: tuple[UploadStatus, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -216,3 +221,9 @@ class HistoryEntry(Snapshot):
     event: str
     reason: str | None = None
     duration_seconds: float | None = None
+
+
+class ModelHistoryEntry(HistoryEntry):
+    """An entry of the history over all models."""
+
+    model: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import structlog
@@ -47,6 +48,7 @@ from serving.lifecycle.graph_checks import GraphCheck, stays_hosted
 from serving.lifecycle.plane_port import PlanePort
 from serving.settings import Settings
 from serving.store.staging import Cache
+from serving.telemetry.candidate_trace import CandidateTrace
 from serving.wire.evaluation import EvaluationRequest
 from serving.wire.recent_rows_document import encode_recent_rows
 
@@ -93,6 +95,13 @@ class CandidateReady:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidatePassed:
+    """Every gate has passed these bytes; nothing was loaded."""
+
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateFailed:
     """Something went wrong that is not the candidate's fault; it may work next time. `is_host_death`: its host died."""
 
@@ -111,6 +120,7 @@ Outcome = (
     | CopyDamaged
     | CandidateRefused
     | CandidateReady
+    | CandidatePassed
     | CandidateFailed
     | CandidateStopped
 )
@@ -134,6 +144,11 @@ class Candidate:
     host: HostProcess | None = None
     check: GraphCheck | None = None
     reason: str = ""
+    trace: CandidateTrace | None = None
+
+    def time(self, part: str) -> AbstractContextManager[None]:
+        """Return a ``with`` block that is recorded as a part of the candidate's way, where candidates are traced."""
+        return nullcontext() if self.trace is None else self.trace.time(part)
 
     def cancel(self) -> None:
         """Stop the candidate as soon as possible: staging stops at the next block, its processes are killed."""
@@ -141,6 +156,10 @@ class Candidate:
         for under_way in (self.host, self.check):
             if under_way is not None:
                 under_way.kill()
+
+
+Loading = Callable[[Candidate, Artifact, Evaluation, HostProcess | None], Outcome]
+"""What becomes of a version that has passed, and of its host."""
 
 
 class CandidateRunner:
@@ -165,7 +184,8 @@ class CandidateRunner:
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
         """Copy one version into the cache."""
         try:
-            artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
+            with candidate.time("staging"):
+                artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
         except Cancelled:
             return CandidateStopped()
         except NotPublished as error:
@@ -198,13 +218,10 @@ class CandidateRunner:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
                 try:
-                    return self._load(artifact, kept)
+                    return self._load(candidate, artifact, kept)
                 except GraphHasNoRoom as error:
                     known = self._keep_hosted(artifact, error)
-            self._cache.verify(artifact, candidate.cancelled)
-            recent_rows = self._read_recent_rows(comparison)
-            request = evaluation_request(artifact, self._settings, comparison, known, recent_rows=recent_rows)
-            return self._evaluate_or_host(candidate, artifact, request, source, on_state, on_gate)
+            return self._evaluate_anew(candidate, artifact, comparison, known, source, on_state, on_gate, self._load)
         except GraphHasNoRoom as error:
             return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
         except Cancelled:
@@ -215,6 +232,48 @@ class CandidateRunner:
             return (
                 CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
             )
+
+    def check(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        comparison: Comparison,
+        source: str,
+        on_gate: Callable[[GateResult], None],
+    ) -> Outcome:
+        """Let a version pass every gate, and load it nowhere: CandidatePassed says that it may be published."""
+
+        def pass_on(_candidate: Candidate, _artifact: Artifact, evaluation: Evaluation, _host: object) -> Outcome:
+            return CandidatePassed(evaluation)
+
+        try:
+            return self._evaluate_anew(candidate, artifact, comparison, None, source, lambda _: None, on_gate, pass_on)
+        except GraphHasNoRoom as error:
+            return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
+        except Cancelled:
+            return CandidateStopped()
+        except StagingFailed as error:
+            return CandidateFailed(str(error))
+        except HostFailed as error:
+            return (
+                CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
+            )
+
+    def _evaluate_anew(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        comparison: Comparison,
+        known: Compilation | None,
+        source: str,
+        on_state: Callable[[State], None],
+        on_gate: Callable[[GateResult], None],
+        load: Loading,
+    ) -> Outcome:
+        self._cache.verify(artifact, candidate.cancelled)
+        recent_rows = self._read_recent_rows(comparison)
+        request = evaluation_request(artifact, self._settings, comparison, known, recent_rows=recent_rows)
+        return self._evaluate_or_host(candidate, artifact, request, source, on_state, on_gate, load)
 
     def _read_recent_rows(self, comparison: Comparison) -> str | None:
         """Return what the active version says to recent rows, as a host reads it; None where nothing is replayed."""
@@ -231,15 +290,16 @@ class CandidateRunner:
         source: str,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
+        load: Loading,
     ) -> Outcome:
         """Evaluate, and once more, to stay hosted, when the graphs must not run in this process or have no room."""
         is_new = request.compile.known is None
         try:
-            return self._evaluate(candidate, artifact, request, source, on_state, on_gate, is_new=is_new)
+            return self._evaluate(candidate, artifact, request, source, on_state, on_gate, load, is_new=is_new)
         except GraphRefused as error:
             compile_request = request.compile.model_copy(update={"known": self._keep_hosted(artifact, error)})
             again = request.model_copy(update={"compile": compile_request})
-            return self._evaluate(candidate, artifact, again, source, lambda _: None, on_gate, is_new=True)
+            return self._evaluate(candidate, artifact, again, source, lambda _: None, on_gate, load, is_new=True)
 
     def _keep_hosted(self, artifact: Artifact, error: GraphRefused) -> Compilation:
         """Return the verdict that a version stays in its host; raises GraphHasNoRoom where it must not.
@@ -259,6 +319,7 @@ class CandidateRunner:
         source: str,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
+        load: Loading,
         *,
         is_new: bool,
     ) -> Outcome:
@@ -278,7 +339,7 @@ class CandidateRunner:
             host, evaluation = self._run(candidate, request, source, started, on_gate)
             outcome: Outcome | None = None
             try:
-                outcome = self._conclude(candidate, artifact, host, evaluation, check, is_new=is_new)
+                outcome = self._conclude(candidate, artifact, host, evaluation, check, load, is_new=is_new)
             finally:
                 if not isinstance(outcome, CandidateReady):
                     host.close()  # also after an error: nothing else knows of it
@@ -293,10 +354,11 @@ class CandidateRunner:
         host: HostProcess,
         evaluation: Evaluation,
         check: GraphCheck,
+        load: Loading,
         *,
         is_new: bool,
     ) -> Outcome:
-        """Have the plane load what has passed."""
+        """Keep the evaluation, and load what has passed."""
         reach("evaluated")
         self._tell(evaluation.report.sandbox)
         if candidate.cancelled.is_set():
@@ -305,12 +367,13 @@ class CandidateRunner:
             return CandidateRefused(evaluation.report)
         _warn_of_environment(artifact, evaluation.report)
         if evaluation.report.is_compiled:
-            evaluation = check.check(evaluation)
+            with candidate.time("graph check"):
+                evaluation = check.check(evaluation)
         check.close()
         if is_new:
             evaluation = self._evaluation_cache.keep(artifact, evaluation)
         reach("evaluation-kept")
-        return self._load(artifact, evaluation, host)
+        return load(candidate, artifact, evaluation, host)
 
     def _tell(self, sandbox: Sandbox) -> None:
         """Log the layers of the hosts' sandbox, once, and again when they change."""
@@ -319,11 +382,17 @@ class CandidateRunner:
             write = log.info if sandbox.is_whole else log.warning
             write("sandbox", active=list(sandbox.active), missing=sandbox.missing)
 
-    def _load(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None) -> Outcome:
+    def _load(
+        self, candidate: Candidate, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None
+    ) -> Outcome:
         """Let the plane load a version that has passed.
 
         Raises HostFailed when its host cannot be connected, and GraphHasNoRoom.
         """
+        with candidate.time("load"):
+            return self._load_placed(artifact, evaluation, host)
+
+    def _load_placed(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None) -> Outcome:
         try:
             placement = place(evaluation, self._settings.engine.max_batch_rows)
         except NotReady as error:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,8 @@ class Database:
 
         with _explained(path, "written"), closing(_connect(path)) as copy:
             self._opened().backup(copy, progress=give_up)
+            # where the copy takes the place of the file, the numbers of entries that it lacks are given again
+            copy.execute("DELETE FROM facts WHERE name = 'log'")
             copy.execute("PRAGMA journal_mode = DELETE")
             _check(path, copy)
 
@@ -164,8 +166,16 @@ def wal_of(path: Path) -> Path:
 
 def read_once(path: Path, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run one query over a connection of its own, from any thread, beside the writer. Raises StateUnavailable."""
+    with read_together(path) as ask:
+        return ask(query, values)
+
+
+@contextmanager
+def read_together(path: Path) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
+    """Yield a function that runs queries on the file as it is now, whatever is written meanwhile; as `read_once`."""
     with _explained(path, "read"), closing(_connect_to_read(path)) as connection:
-        return list(connection.execute(query, values))
+        connection.execute("BEGIN")
+        yield lambda query, values: list(connection.execute(query, values))
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> int:

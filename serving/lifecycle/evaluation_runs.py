@@ -18,6 +18,7 @@ from serving.domain.version import order_key
 from serving.lifecycle.candidate import (
     Candidate,
     CandidateFailed,
+    CandidatePassed,
     CandidateReady,
     CandidateRefused,
     CandidateRunner,
@@ -27,6 +28,7 @@ from serving.lifecycle.candidate import (
     CopyDamaged,
     Outcome,
 )
+from serving.lifecycle.candidate_traces import CandidateTraces
 from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, WorkMessage
@@ -64,6 +66,7 @@ class EvaluationRuns:
         environments: EnvironmentWatch,
         on_staged: Callable[[ModelRecord, VersionRecord, CandidateStaged], None],
         decisions: StandingDecisions,
+        traces: CandidateTraces,
     ) -> None:
         self._runner = runner
         self._journal = journal
@@ -76,6 +79,7 @@ class EvaluationRuns:
         self._environments = environments
         self._on_staged = on_staged
         self._decisions = decisions
+        self.traces = traces
         self.running_count = 0
 
     @property
@@ -91,6 +95,7 @@ class EvaluationRuns:
         has_settled = quiet >= self._settings.store.settle_seconds
         quiet_seconds = quiet if has_settled or not entry.has_manifest else None
         self._enter(record, State.STAGING)
+        self.traces.begin(record)
         self._start(model, record, lambda candidate: self._runner.stage(candidate, entry, quiet_seconds))
 
     def evaluate(self, model: ModelRecord, record: VersionRecord) -> None:
@@ -100,12 +105,17 @@ class EvaluationRuns:
         comparison = self._comparison(model, record)
         source = record.entry.path if record.entry is not None else f"{record.model}/{record.version}"
         self._enter(record, State.LOADING)
+        record.gates_so_far = ()
+        if record.trace is None:  # staged earlier: before a restart, or before it failed
+            self.traces.begin(record)
 
         def on_state(state: State) -> None:
             self._post(CandidateProgressed(model, record, state))
 
         def on_gate(result: GateResult) -> None:
             self._metrics.record_gate(result.gate, result.duration_seconds)
+            self.traces.add_gate(record, result)
+            self._post(CandidateProgressed(model, record, result))
 
         self._start(
             model,
@@ -121,22 +131,33 @@ class EvaluationRuns:
             model.candidate.cancel()
 
     def note_progress(self, message: CandidateProgressed) -> None:
-        """Take in the state that an evaluation has come to, unless the evaluation has ended."""
-        record = message.record
-        if message.model.running is record and record.state is not message.state:
-            self._journal.move(record, message.state)
+        """Take in how far an evaluation has come, unless it has ended."""
+        record, progress = message.record, message.progress
+        if message.model.running is not record:
+            return
+        if isinstance(progress, GateResult):
+            before = [result.gate for result in record.gates_so_far]  # all speak anew where graphs were refused
+            known = before.index(progress.gate) if progress.gate in before else len(before)
+            record.gates_so_far = (*record.gates_so_far[:known], progress)
+            record.touch()
+            self._journal.dirty.add(record.model)
+        elif record.state is not progress:
+            self._journal.move(record, progress)
 
     def finish(self, message: CandidateFinished) -> None:
         """Take in how the work on a version has ended."""
         model, record = message.model, message.record
         self.running_count -= 1
         candidate, model.running, model.candidate = model.candidate, None, None
+        record.gates_so_far = ()
+        record.touch()
         error = message.outcome.exception()
         if error is not None:
             log.error("candidate_crashed", model=model.name, version=record.version, exc_info=error)
             outcome: Outcome = CandidateFailed(f"{type(error).__name__}: {error}")
         else:
             outcome = message.outcome.result()
+        self.traces.conclude(record, outcome)
         match outcome:
             case CandidateStaged():
                 self._on_staged(model, record, outcome)
@@ -150,23 +171,31 @@ class EvaluationRuns:
             case CandidateStopped():
                 self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
             case CandidateRefused(report):
-                refusal = report.refusal
-                gate = None if refusal is None else refusal.gate
-                is_reissue = report.provenance is not None and gate == GateName.PROVENANCE
-                is_relative = is_reissue or gate in (GateName.CONTRACT, GateName.REPLAY)
-                contract = self._served.find_contract(model) if is_relative else None
-                against = contract.digest if contract else None
-                if gate == GateName.REPLAY:
-                    against = against or ""  # of no version, when that has gone meanwhile: it is about no bytes alone
-                if not is_relative and candidate is not None and _depends_on_environments(report):
-                    against = candidate.environments
-                self._journal.refuse(model, record, report, against)
+                self._refused(model, record, candidate, report)
             case CandidateFailed():
                 self._failed(model, record, outcome)
             case CandidateReady():
                 self._ready(model, record, outcome)
+            case CandidatePassed():
+                raise AssertionError("nothing that is in the store is only checked")
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _refused(
+        self, model: ModelRecord, record: VersionRecord, candidate: Candidate | None, report: CandidateReport
+    ) -> None:
+        """Remember a refusal, and what it was against where it depends on more than the bytes."""
+        refusal = report.refusal
+        gate = None if refusal is None else refusal.gate
+        is_reissue = report.provenance is not None and gate == GateName.PROVENANCE
+        is_relative = is_reissue or gate in (GateName.CONTRACT, GateName.REPLAY)
+        contract = self._served.find_contract(model) if is_relative else None
+        against = contract.digest if contract else None
+        if gate == GateName.REPLAY:
+            against = against or ""  # of no version, when that has gone meanwhile: it is about no bytes alone
+        if not is_relative and candidate is not None and _depends_on_environments(report):
+            against = candidate.environments
+        self._journal.refuse(model, record, report, against)
 
     def _enter(self, record: VersionRecord, state: State) -> None:
         if record.state is State.QUARANTINED and record.digest is None:
@@ -175,29 +204,32 @@ class EvaluationRuns:
             self._journal.move(record, State.DISCOVERED, "may be tried again")
         self._journal.move(record, state)
 
-    def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
-        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one.
-
-        Nor is what answered for a label before a restart, because it answers again.
-        """
-        accepted = self._verdicts.accepted.get((model.name, record.version))
-        if record in model.kept_labelled.values():
-            return Comparison(accepted_digest=accepted, answered_digest=record.digest)
+    def compare(self, model: ModelRecord, version: str) -> Comparison:
+        """Return what a version is compared with. Only newer versions are: an operator has chosen an older one."""
+        accepted = self._verdicts.accepted.get((model.name, version))
         last = self._served.provenance.get(
             model.name
         )  # also after a restart, when a reissue may be the first to be tried
-        signed = find_rival(last, record.version, self._settings.security.trusted_keys)
+        signed = find_rival(last, version, self._settings.security.trusted_keys)
         contract = self._served.find_contract(model)
-        version, digest = self._served.active.get(model.name, (None, None))
-        answered = digest if version == record.version else None
-        if contract is None or order_key(record.version) < order_key(contract.version):
+        active, digest = self._served.active.get(model.name, (None, None))
+        answered = digest if active == version else None
+        if contract is None or order_key(version) < order_key(contract.version):
             return Comparison(active_provenance=signed, accepted_digest=accepted, answered_digest=answered)
-        is_pinned = self._decisions.pins.get(model.name) == record.version
+        is_pinned = self._decisions.pins.get(model.name) == version
         replayed = None if is_pinned or model.active is None else model.active.id
         return Comparison(contract.version, contract.signature, signed, accepted, answered, replayed)
 
+    def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
+        """Return what a candidate is compared with. What answered for a label before a restart answers again."""
+        if record in model.kept_labelled.values():
+            accepted = self._verdicts.accepted.get((model.name, record.version))
+            return Comparison(accepted_digest=accepted, answered_digest=record.digest)
+        return self.compare(model, record.version)
+
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version, self._environments.against())
+        candidate.trace = record.trace
         model.running, model.candidate = record, candidate
         self.running_count += 1
         future = self._executor.submit(work, candidate)

@@ -32,7 +32,7 @@ log = structlog.get_logger("serving.history")
 
 
 class History:
-    """Everything durable. `start` is called first; then one thread, the reconciler's, except for `events.read_entries`.
+    """Everything durable. `start` is called first; then one thread, the reconciler's, but for reading `events`.
 
     `basis` names what verdicts depend on besides the bytes. `max_rows` bounds the events. `on_failure` is told of every
     failure of the database.
@@ -81,7 +81,7 @@ class History:
 
     def read_from(self, database: Database) -> None:
         """Read all parts from the database; raises StateUnavailable."""
-        for part in (self.decisions, self.verdicts, self.served, self.lone_names, self.rollouts):
+        for part in (self.decisions, self.verdicts, self.served, self.lone_names, self.rollouts, self.events):
             part.read_from(database)
         if self.decisions.held is not None:
             self.served.take_names()
@@ -109,6 +109,7 @@ class History:
     def _flush(self, *, is_last: bool) -> None:
         self._file.open()
         self._file.write(self.events.make_trim_statement())
+        self.events.note_written()
         if self._names.is_stale:
             self._write_names()
         self._file.copy_if_due(is_last=is_last)

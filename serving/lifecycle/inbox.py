@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 from serving.domain.decision import Decision, DecisionOutcome
 from serving.domain.plan import Fact, ReplaceHost
+from serving.domain.report import GateResult
 from serving.domain.rollout import Shift
 from serving.domain.state import State
+from serving.domain.status import HistoryEntry
 from serving.lifecycle.candidate import Outcome
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.records import ModelRecord, VersionRecord
 
 
@@ -49,11 +52,11 @@ class PendingDecision:
 
 @dataclass(frozen=True, slots=True)
 class CandidateProgressed:
-    """The evaluation of a version has reached another state."""
+    """The evaluation of a version has reached another state, or a gate has given its verdict."""
 
     model: ModelRecord
     record: VersionRecord
-    state: State
+    progress: State | GateResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,5 +86,23 @@ class AnswersCompared:
     shifts: tuple[Shift, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class UploadChanged:
+    """An upload has come further. `entry` is for the history, where its end belongs there."""
+
+    model: str
+    entry: HistoryEntry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonWanted:
+    """An upload is to be checked: what is this version compared with?"""
+
+    model: str
+    version: str
+    comparison: Future[Comparison]
+
+
 WorkMessage = CandidateProgressed | CandidateFinished | HostBrought | AnswersCompared
-Message = StoreChanged | StateRead | StopAnnounced | StopNow | PendingDecision | WorkMessage | Fact
+UploadMessage = UploadChanged | ComparisonWanted
+Message = StoreChanged | StateRead | StopAnnounced | StopNow | PendingDecision | WorkMessage | UploadMessage | Fact

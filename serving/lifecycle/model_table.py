@@ -34,7 +34,9 @@ from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner, CandidateStaged
+from serving.lifecycle.candidate_traces import CandidateTraces
 from serving.lifecycle.environment_watch import EnvironmentWatch
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -47,6 +49,7 @@ from serving.lifecycle.rollouts import Rollouts
 from serving.lifecycle.unfinished_copies import was_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import Tracer
 
 MAX_ACTIONS_AT_ONCE = 16
 
@@ -73,6 +76,7 @@ class ModelTable:
         post: Callable[[WorkMessage], None],
         environments: EnvironmentWatch,
         rollouts: Rollouts,
+        tracer: Tracer | None = None,
     ) -> None:
         self.models: dict[str, ModelRecord] = {}
         self.has_changed_cache = False
@@ -91,6 +95,7 @@ class ModelTable:
             *(runner, journal, history.verdicts, history.served, metrics, executor, post, settings, environments),
             self._staged,
             history.decisions,
+            CandidateTraces(tracer),
         )
         self._exclusion = exclusion
         self._blocked: dict[str, ModelRecord] = {}
@@ -254,6 +259,7 @@ class ModelTable:
                     else:
                         self._evaluations.evaluate(model, record)
         self._activation.publish_standbys(model)
+        self._evaluations.traces.export(model)
         self._exclusion.mark(model)
         self._tell_problem(model)
         model.is_settled = self._has_come_to_rest(model, now)
@@ -274,8 +280,10 @@ class ModelTable:
             case Activate():
                 self.rollouts.pass_on(model, record, now)
                 self._activation.activate(model, record)
+                self._evaluations.traces.note(model, record, "activated")
             case Introduce():
                 self.rollouts.begin(model, record, now)
+                self._evaluations.traces.note(model, record, "rollout begun")
             case Retire():
                 self._activation.retire(model, record)
 
@@ -303,6 +311,10 @@ class ModelTable:
             self._journal.dirty.add(model.name)
             if problem is not None:
                 log.warning("not_as_decided", model=model.name, reason=problem)
+
+    def compare(self, name: str, version: str) -> Comparison:
+        """Return what a version that is not in the store yet would be compared with."""
+        return self._evaluations.compare(self.models.get(name) or ModelRecord(name), version)
 
     def digests_in_use(self) -> set[str]:
         """Return the digests whose cached files are needed.

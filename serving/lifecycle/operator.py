@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from serving.domain.decision import Decision, DecisionRefused
-from serving.domain.errors import UnknownModel
-from serving.domain.status import HistoryEntry, ModelSummary
+from serving.domain.event_page import EventPage, HistoryQuery
+from serving.domain.status import ModelHistoryEntry, ModelSummary
 from serving.lifecycle.history import History
-from serving.lifecycle.reconciler import HoldsStatus, Reconciler
+from serving.lifecycle.reconciler import Reconciler
 
 
 class ReconcilerOperator:
     """Implements :class:`serving.domain.decision.Operator`, which says what each method means and raises."""
 
-    def __init__(self, state: HoldsStatus, reconciler: Reconciler, history: History) -> None:
-        self._state = state
+    def __init__(self, reconciler: Reconciler, history: History) -> None:
         self._reconciler = reconciler
         self._history = history
 
@@ -26,8 +25,10 @@ class ReconcilerOperator:
             raise outcome.to_error()
         return outcome.models
 
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+    async def history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
         """Read the history, newest first."""
-        if model not in self._state.status.models:
-            raise UnknownModel.for_name(model)
-        return await asyncio.to_thread(self._history.events.read_entries, model, limit, before_id)
+        return await asyncio.to_thread(self._history.events.read_entries, query)
+
+    async def events_after(self, event_id: str | None, limit: int) -> EventPage:
+        """Read the history, oldest first."""
+        return await asyncio.to_thread(self._history.events.read_after, event_id, limit)

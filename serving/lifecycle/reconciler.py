@@ -28,6 +28,7 @@ from serving.lifecycle.inbox import (
     AnswersCompared,
     CandidateFinished,
     CandidateProgressed,
+    ComparisonWanted,
     HostBrought,
     Message,
     PendingDecision,
@@ -35,6 +36,7 @@ from serving.lifecycle.inbox import (
     StopAnnounced,
     StopNow,
     StoreChanged,
+    UploadChanged,
 )
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
@@ -42,6 +44,7 @@ from serving.lifecycle.operations import Operations
 from serving.lifecycle.snapshots import model_status
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.unfinished_copies import list_unfinished
+from serving.lifecycle.upload_table import UploadTable
 from serving.store.staging import Cache
 
 JOIN_SECONDS = 10.0
@@ -70,6 +73,7 @@ class Reconciler:
         journal: Journal,
         operations: Operations,
         environments: EnvironmentWatch,
+        uploads: UploadTable,
         on_started: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._state = state
@@ -81,6 +85,7 @@ class Reconciler:
         self._history = history
         self._operations = operations
         self._environments = environments
+        self._uploads = uploads
         self._on_started = on_started
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="serving-reconciler", daemon=True)
@@ -149,8 +154,12 @@ class Reconciler:
         self._operations.answer(self._state.status)
 
     def _keep_history(self) -> None:
-        """Write what has happened to disk. Decisions that can be read only now may change what every model does."""
+        """Write what has happened to disk, and publish that. Decisions that can be read only now may change what every
+        model does.
+        """
         self._history.flush()
+        if self._history.events.newest != self._state.status.newest_event:
+            self._state.status = replace(self._state.status, newest_event=self._history.events.newest)
         was_loaded, self._was_state_loaded = self._was_state_loaded, self._history.is_loaded
         if self._was_state_loaded and not was_loaded:
             self.post(StateRead())
@@ -190,12 +199,23 @@ class Reconciler:
                 CandidateProgressed() | CandidateFinished() | HostBrought() | AnswersCompared() | Drained() | HostGone()
             ):
                 self._model_table.take(message)
+            case UploadChanged():
+                self._take_upload(message)
+            case ComparisonWanted():
+                if message.comparison.set_running_or_notify_cancel():
+                    message.comparison.set_result(self._model_table.compare(message.model, message.version))
             case _:
                 assert_never(message)
 
+    def _take_upload(self, message: UploadChanged) -> None:
+        """Note what has become of an upload; the next snapshot shows it."""
+        if message.entry is not None:
+            self._history.events.note(message.entry, message.model)
+            self._model_table.has_changed_cache = True  # a version was copied into it
+
     def _next_due(self) -> float:
         times = [at for model in self._model_table.models.values() if (at := model.wake_at) is not None]
-        others = (self._environments.next_due(), self._model_table.rollouts.next_due())
+        others = (self._environments.next_due(), self._model_table.rollouts.next_due(), self._uploads.next_due())
         return min([self._store_poller.next_due(), *others, *times])
 
     def _look(self) -> None:
@@ -260,6 +280,7 @@ class Reconciler:
             store=self._store_poller.status,
             has_started=has_started,
             is_stopping=self._is_stop_announced,
+            uploads=self._uploads.list_status(),
             state=StateStatus(problem=self._history.problem, is_held=decisions.held is not None),
         )
         self._state.status = after

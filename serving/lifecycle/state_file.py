@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -78,6 +78,15 @@ class StateFile:
         """Whether the database is open, and its content is in memory."""
         return self._phase is Phase.OPEN
 
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._unwritten or self._undecided)
+
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """Return all rows of `query`; raises StateUnavailable. Blocks."""
+        return self._database.read(query)
+
     def start(self) -> None:
         """Read the file as `open` does. Raises StateTooNew; then nothing has been changed."""
         try:
@@ -110,7 +119,7 @@ class StateFile:
 
     def write(self, *last: Statement) -> None:
         """Write all waiting statements, and `last` after them. On failure they are kept, up to a limit. Blocks."""
-        if not (self._unwritten or self._undecided) or not self.is_open:
+        if not self.has_unwritten or not self.is_open:
             self._unwritten = self._unwritten[-MAX_UNWRITTEN:]
             return
         statements, is_decision = [*self._unwritten, *last], bool(self._undecided)

@@ -12,7 +12,6 @@ from pathlib import Path
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, InvalidDocument, ManifestFile, parse_manifest
-from serving.domain.pinned_versions import PYTHON, is_version_text
 from serving.domain.report import CandidateReport, GateName
 from serving.domain.signature import incompatibilities
 from serving.domain.version import Format, VersionId, digest_of
@@ -53,18 +52,10 @@ def publish_gated(
     complete = replace(
         publication,
         artefact=Path(main.path),
-        libraries=publication.libraries or _list_training_libraries(report),
+        libraries=publication.libraries or report.list_training_libraries(),
         signature=report.signature,
     )
     return replace(publish_unchecked(settings.store.path, complete), report=report)
-
-
-def _list_training_libraries(report: CandidateReport) -> dict[str, str]:
-    """Return the versions that a file was trained with, as far as anything states them, else those it ran under."""
-    stated = {} if report.needs is None else report.needs.libraries
-    python = {} if report.needs is None or report.needs.python is None else {PYTHON: report.needs.python}
-    exact = {name: version for name, version in stated.items() if is_version_text(version)}
-    return {**report.libraries, **exact, **python}
 
 
 def refuse_unsigned(settings: Settings, sign: SigningKey | None) -> None:

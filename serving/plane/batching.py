@@ -19,6 +19,7 @@ from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, S
 from serving.domain.signature import Method
 from serving.rows.batch import Batch, Column, Prediction, Tensor
 from serving.rows.batch_merging import MAX_MERGED_BYTES, measure_batch, split_prediction
+from serving.telemetry.request_trace import RequestStage, RequestTrace
 from serving.wire.frames import Buffer, Frame, FrameKind
 from serving.wire.payloads import decode_answer, decode_detail, encode_batch, encode_tensors
 
@@ -30,7 +31,8 @@ class Request:
     """One batch on its way: its deadline, the future that waits for it, and the result of earlier sends.
 
     `is_alone` is set after a frame with this request failed: then it is sent by itself, so that only the request at
-    fault gets the error. `deaths` counts the hosts that died while they answered only this request.
+    fault gets the error. `deaths` counts the hosts that died while they answered only this request. `trace` is that of
+    the caller, if it is traced.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Request:
     deaths: int = 0
     nbytes: int = 0
     layout: tuple[Any, ...] | None = None
+    trace: RequestTrace | None = None
 
     def settle(self, outcome: Prediction | ServingError) -> None:
         """Give the outcome to the caller, if it still waits."""
@@ -75,6 +78,8 @@ class Queue:
         request.layout = (request.method, layout)
         self.nbytes += request.nbytes
         self._requests[request] = None
+        if request.trace is not None:
+            request.trace.enter(RequestStage.WAIT)
 
     def put_back(self, requests: Iterable[Request]) -> None:
         """Put requests that were sent without success back into their old places."""
@@ -157,6 +162,11 @@ def split(prediction: Prediction, requests: Sequence[Request]) -> list[Predictio
     if len(requests) == 1:
         return [prediction]
     return split_prediction(prediction, [request.batch.rows for request in requests])
+
+
+def note_batch(trace: RequestTrace, rows: int, requests: int) -> None:
+    """Note that a traced request goes to a host now, in a batch of so many rows of so many requests."""
+    trace.enter(RequestStage.HOST, **{"serving.batch.rows": rows, "serving.batch.requests": requests})
 
 
 def _list_columns(batch: Batch) -> tuple[Column | Tensor, ...]:

@@ -16,6 +16,7 @@ from serving.plane.fair_turns import Turns
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import MAX_ANSWER_BYTES, Batch, Column, Prediction
 from serving.rows.integers import find_rounded
+from serving.telemetry.request_trace import REQUEST_TRACE, RequestStage, RequestTrace
 
 if TYPE_CHECKING:
     from serving.plane.graph import GraphSession, PiecewiseAnswer
@@ -80,11 +81,17 @@ class CompiledEngine:
         Raises InvalidInput for rows that the guard refuses, and for rows that take more memory than one request may.
         """
         _refuse_integers(batch, self._signature)
+        trace = REQUEST_TRACE.get()
+        if trace is not None:
+            trace.enter(RequestStage.GRAPH)
         answer = self.answer_now(method, batch)
         if answer is not None:
             return answer
         nbytes = _require_room(batch.rows, self._bounds.answer_bytes[method])
-        work = _Answering(self._guard, self._bounds, self._sessions[method], method, batch)
+        if trace is not None:
+            trace.take_back()
+            trace.enter(RequestStage.WAIT)
+        work = _Answering(self._guard, self._bounds, self._sessions[method], method, batch, trace)
         try:
             await self._turns.run(self, work, nbytes + _estimate_bytes(batch), deadline_seconds)
         except TimeoutError:
@@ -103,9 +110,15 @@ class _Answering:
     """One answer as work for threads. The first step also checks all rows, which takes a while too."""
 
     def __init__(
-        self, guard: GuardCheck | None, bounds: RunBounds, session: GraphSession, method: Method, batch: Batch
+        self,
+        guard: GuardCheck | None,
+        bounds: RunBounds,
+        session: GraphSession,
+        method: Method,
+        batch: Batch,
+        trace: RequestTrace | None,
     ) -> None:
-        self._guard, self._bounds, self._session = guard, bounds, session
+        self._guard, self._bounds, self._session, self._trace = guard, bounds, session, trace
         self._method, self._batch = method, batch
         self._answer: PiecewiseAnswer | None = None
 
@@ -118,6 +131,8 @@ class _Answering:
     def step(self) -> bool:
         """Do the next piece; returns whether it was the last. Blocks; raises InvalidInput, ModelFailed."""
         if self._answer is None:
+            if self._trace is not None:
+                self._trace.enter(RequestStage.GRAPH)
             self._answer = self._begin_answer()
         return self._answer.step()
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
-from serving.plane.batching import Request, encode
+from serving.plane.batching import Request, encode, note_batch
 from serving.plane.host_link import HostLink
 from serving.rows.batch import bound_answer_bytes
 from serving.wire.frames import Frame
@@ -61,6 +61,9 @@ class Replica:
         header, buffers = encode(members)
         self.members = members
         self.rows = rows = sum([member.batch.rows for member in members])
+        for member in members:
+            if member.trace is not None:
+                note_batch(member.trace, rows, len(members))
         self.link.send(header, buffers, bound_answer_bytes(rows), most_rows)
 
     def take(self) -> list[Request]:

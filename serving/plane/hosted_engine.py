@@ -14,6 +14,7 @@ from serving.domain.text import one_line
 from serving.plane.batching import Queue, Request, decode, split
 from serving.plane.host_group import HostGroup, Process, Replica
 from serving.rows.batch import Batch, Prediction
+from serving.telemetry.request_trace import REQUEST_TRACE
 from serving.wire.frames import MOST_MERGED_ROWS, Frame
 
 MAX_UNSENT_BYTES = 256 << 20
@@ -97,6 +98,7 @@ class HostedEngine:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + deadline_seconds
         request = Request(next(self._numbers), method, batch, ends_at, deadline_seconds, loop.create_future())
+        request.trace = REQUEST_TRACE.get()
         replica = None if self._group is None or self._queue else self._group.find_idle()
         if replica is None:
             self._queue.add(request)

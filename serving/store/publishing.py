@@ -26,6 +26,7 @@ from serving.domain.provenance import SIGNATURE_NAME
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Signature
 from serving.domain.version import FULL_NAMES, SUFFIXES, digest_of
+from serving.failpoints import reach
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
 from serving.store.names import Names, format_in_version
 from serving.store.numbering import choose_next_number, list_names, require_free_model, require_free_version
@@ -88,7 +89,7 @@ def publish(root: Path, publication: Publication, now: datetime) -> Published:
     try:
         _make_directory(root, made)
         require_free_model(str(root), model)
-        _require_artefact_name(publication.artefact_name)
+        require_artefact_name(publication.artefact_name)
         hidden = root / model / f"{ASIDE}{secrets.token_hex(8)}"
         _make_hidden_directory(hidden, made)
         _remove_abandoned(hidden.parent, now)
@@ -140,23 +141,57 @@ def _publish_from(hidden: Path, publication: Publication, now: datetime) -> Publ
     if publication.golden is not None:
         hashes[GOLDEN_NAME] = create_file(hidden / GOLDEN_NAME, [encode_golden(publication.golden)])
     files = [ManifestFile(name=name, sha256=hashes[name], size=(hidden / name).stat().st_size) for name in hashes]
+
+    def complete(version: str) -> str:
+        manifest = encode_manifest(publication, version, files, now)
+        hashes[MANIFEST_NAME] = replace_file(hidden / MANIFEST_NAME, manifest)
+        if publication.sign is not None:
+            hashes[SIGNATURE_NAME] = replace_file(hidden / SIGNATURE_NAME, publication.sign(manifest))
+        return digest_of(hashes.items())
+
+    return _rename_into_place(hidden, directory, publication.version, complete)
+
+
+def publish_directory(
+    root: Path, model: str, version: str | None, hidden: Path, complete: Callable[[str], str]
+) -> Published:
+    """Publish a version whose files lie in a hidden directory of the store at `root` already: rename that directory.
+
+    `complete` is called with the name of the version, writes what depends on it and returns the digest; `version` None
+    asks for the next number. Otherwise as `publish`: raises PublishRefused, OSError and what `complete` raises, and no
+    part of the version is visible then.
+    """
+    made: list[Path] = []
+    try:
+        require_free_model(str(root), model)
+        _make_directory(root / model, made)
+        for path in made:
+            sync_directory(path.parent)
+        return _rename_into_place(hidden, root / model, version, complete)
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty: the version is there
+                path.rmdir()
+
+
+def _rename_into_place(hidden: Path, directory: Path, wanted: str | None, complete: Callable[[str], str]) -> Published:
+    """Make a version visible, under a name that nothing else has, as soon as `complete` has written the last of it."""
+    model = directory.name
     for _ in range(_ATTEMPTS):
         existing = list_names(str(directory))
-        version = publication.version or choose_next_number(publication.model, existing)
-        require_free_version(publication.model, version, existing)
-        manifest = encode_manifest(publication, version, files, now)
-        hashes[MANIFEST_NAME] = _replace_file(hidden / MANIFEST_NAME, manifest)
-        if publication.sign is not None:
-            hashes[SIGNATURE_NAME] = _replace_file(hidden / SIGNATURE_NAME, publication.sign(manifest))
+        version = wanted or choose_next_number(model, existing)
+        require_free_version(model, version, existing)
+        digest = complete(version)
         sync_directory(hidden)
         if _try_rename(hidden, directory / version):
             sync_directory(directory)
-            return Published(directory / version, version, digest_of(hashes.items()))
-    raise PublishRefused(f"other publishers took every number for '{publication.model}'; try again")
+            return Published(directory / version, version, digest)
+    raise PublishRefused(f"other publishers took every number for '{model}'; try again")
 
 
 def _try_rename(hidden: Path, target: Path) -> bool:
     """Make the version visible; return False when another publisher has taken the name meanwhile."""
+    reach("before-publication")
     try:
         os.rename(hidden, target)
     except OSError as error:
@@ -166,12 +201,20 @@ def _try_rename(hidden: Path, target: Path) -> bool:
     return True
 
 
-def _require_artefact_name(name: str) -> None:
+def require_artefact_name(name: str) -> None:
+    """Raise PublishRefused unless a file of a version directory with this name is an artefact."""
     if format_in_version(name) is None:
         known = f"end in one of {', '.join(SUFFIXES)}, or be {' or '.join(FULL_NAMES)}"
         raise PublishRefused(f"{name!r} is not an artefact: its name must {known}")
-    if not _FILE_NAME.fullmatch(name) or not Names().exists(name):
+    if why_not_a_file_name(name):
         raise PublishRefused(f"{name!r} cannot be the name of an artefact; 'model{os.path.splitext(name)[1]}' can")
+
+
+def why_not_a_file_name(name: str) -> str | None:
+    """Say why a file of a version cannot be published under this name, None when it can."""
+    if not _FILE_NAME.fullmatch(name):
+        return "a name has ASCII letters, digits and . _ - only, 255 at most, and begins with a letter or digit"
+    return None if Names().exists(name) else "a store takes a file of this name for one that is not complete"
 
 
 def _write_artefact(path: Path, artefact: Path | Callable[[BinaryIO], object]) -> str:
@@ -237,7 +280,7 @@ def encode_golden(golden: Golden) -> bytes:
     return _encode_document(GOLDEN_NAME, golden.model_dump(), indent=None)
 
 
-def _replace_file(path: Path, raw: bytes) -> str:
+def replace_file(path: Path, raw: bytes) -> str:
     """Write a file durably, replace that of an earlier attempt, and return the sha256 (hex)."""
     path.unlink(missing_ok=True)
     return create_file(path, [raw])

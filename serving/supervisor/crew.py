@@ -39,8 +39,9 @@ class Crew:
     """All workers. `descriptors` has for each worker those of its sockets and memory, which stay open here.
 
     `take` gets every message of a worker, on a thread of its own for each worker; `on_change` is called when any status
-    has changed; `greet` is called with each new worker before anything else is sent to it. `metrics` keeps what
-    each has counted; `forwarder` is told of workers that leave, end or hang, so that no connection waits for them.
+    has changed; `greet` is called with each new worker before anything else is sent to it, `end` with each whose
+    channel has ended. `metrics` keeps what each has counted; `forwarder` is told of workers that leave, end or hang, so
+    that no connection waits for them.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Crew:
         seconds: float,
         take: Take,
         greet: Callable[[WorkerLink], None],
+        end: Callable[[WorkerLink], None],
         on_change: Callable[[], None],
         metrics: ServiceMetrics,
         forwarder: ConnectionForwarder,
@@ -60,7 +62,8 @@ class Crew:
         self._planes = planes
         self._berths = [Berth(index, each) for index, each in enumerate(descriptors)]
         self._heartbeats = Heartbeats(beats, seconds)
-        self._take, self._greet, self._on_change, self._metrics = take, greet, on_change, metrics
+        self._take, self._greet, self._end, self._on_change = take, greet, end, on_change
+        self._metrics = metrics
         self._forwarder = forwarder
         self._is_stopping = threading.Event()
         self._can_start = True
@@ -178,7 +181,11 @@ class Crew:
         self._metrics.start_worker(berth.index, sheet, pid)
         link = WorkerLink(berth.index, pid, pidfd)
         link.channel = WorkerChannel(
-            ours, TYPES, lambda received: self._take(link, received), link.has_ended.set, f"worker-{berth.index}"
+            ours,
+            TYPES,
+            lambda received: self._take(link, received),
+            lambda: self._end_link(link),
+            f"worker-{berth.index}",
         )
         reach("worker-forked")
         berth.link, berth.started_at = link, datetime.now(UTC)
@@ -188,6 +195,10 @@ class Crew:
         if self._is_stopping.is_set():
             link.send_signal(signal.SIGTERM)
         return link
+
+    def _end_link(self, link: WorkerLink) -> None:
+        link.has_ended.set()
+        self._end(link)
 
     def _add(self, link: WorkerLink) -> None:
         """Let a worker load what there is, then serve; it is replaced if that fails, for whatever reason."""

@@ -15,7 +15,7 @@ from serving.domain.errors import ServingError
 from serving.domain.status import Status, WorkerState
 from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
-from serving.server import CannotListen, explain_admin_port, explain_port, prepare
+from serving.server import CannotListen, describe_listener, explain_admin_port, explain_port, prepare
 from serving.settings import Settings
 from serving.silence import load_onnxruntime
 from serving.supervisor.crew import Crew
@@ -59,7 +59,8 @@ class Supervisor:
         def make_crew(control: SharedControl) -> Crew:
             self._crew = Crew(
                 *(self._nursery, control.planes, descriptors, beats, server.worker_seconds),
-                *(control.take, control.greet, control.tell, control.metrics, self._forwarder),
+                *(control.take, control.greet, control.end_link, control.tell),
+                *(control.metrics, self._forwarder),
             )
             return self._crew
 
@@ -147,14 +148,13 @@ class Supervisor:
             gc.freeze()
             if self._grpc is not None:
                 log.info("listening_for_grpc", address=self._grpc.address)
-            log.info("listening", url=self._url(self._ports[0]), workers=len(self._ports[0].shares))
+            log.info("listening", **self._describe(self._ports[0]), workers=len(self._ports[0].shares))
             for port in self._ports[1:]:
-                log.info("listening_for_operators", url=self._url(port))
+                log.info("listening_for_operators", **self._describe(port, is_for_operators=True))
 
-    def _url(self, port: SharedPort) -> str:
+    def _describe(self, port: SharedPort, *, is_for_operators: bool = False) -> dict[str, str]:
         address = port.shares[0].listeners[0].getsockname()
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
-        return f"http://{host}:{address[1]}"
+        return describe_listener(address, self._settings.server, is_for_operators=is_for_operators)
 
 
 def _open_ports(settings: Settings, workers: int) -> list[SharedPort]:

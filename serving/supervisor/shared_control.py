@@ -14,36 +14,47 @@ import structlog
 
 from serving import __version__
 from serving.domain.decision import DecisionOutcome
-from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
+from serving.domain.errors import ServingError
 from serving.domain.graph_budget import GraphBudget
 from serving.domain.plan import Drained, Fact, HostGone
 from serving.domain.status import WorkerStatus
 from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.graph_memory import BudgetedPlanes
+from serving.supervisor.shared_uploads import SharedUploads
 from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
 from serving.telemetry.service_metrics import ServiceMetrics
+from serving.telemetry.tracer import make_tracer
 from serving.telemetry.traffic import VersionLeases
 from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
+    AbandonUpload,
     Accepting,
     BadAnswer,
+    BeginUpload,
+    CountedVersion,
     Decide,
     Entries,
+    EventsRead,
     Exposition,
+    FinishUpload,
     Forget,
     HistoryRefused,
     HostLeft,
     Leaving,
+    ListTraffic,
     ListWorkers,
+    NoteUpload,
     Outcome,
+    ReadEvents,
     ReadGauges,
     ReadHistory,
     ReadTraffic,
     RenderMetrics,
     Sync,
+    TrafficList,
     TrafficRead,
     WorkerList,
 )
@@ -115,7 +126,9 @@ class SharedControl:
         self._renders = ThreadPoolExecutor(1, "serving-render")
         self._board = StatusBoard(self._publish)
         self._replay_rows = settings.replay.rows
-        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers)
+        tracer = make_tracer(settings.traces, self.metrics.count_traces)
+        self.service = Service(self._board, settings, self.metrics, self._make_planes, workers, tracer)
+        self._uploads = SharedUploads(self.service.uploads)
         self._workers = make_workers(self)
 
     def _make_planes(self, tell: Callable[[Fact], None]) -> BudgetedPlanes:
@@ -157,13 +170,17 @@ class SharedControl:
             case Decide():
                 outcome = self.service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
-            case ReadHistory():
+            case BeginUpload() | NoteUpload() | FinishUpload() | AbandonUpload():
+                self._uploads.take(link, received, message)
+            case ReadHistory() | ReadEvents():
                 self._reads.submit(self._answer, self._read_history, link, received, message)
             case ListWorkers():
                 received.answer(WorkerList(self._workers.list_status()))
             case ReadTraffic():
                 numbers = self.metrics.read_traffic(message.model, message.versions)
                 received.answer(TrafficRead(tuple(map(tuple, numbers))))
+            case ListTraffic():
+                self._reads.submit(self._answer, self._list_traffic, link, received, message)
             case RenderMetrics():
                 self._renders.submit(self._answer, self._render, link, received, message)
 
@@ -194,13 +211,22 @@ class SharedControl:
         for link in links:
             link.channel.ask(Sync()).add_done_callback(note)
 
-    def _read_history(self, received: Received, question: ReadHistory) -> None:
+    def end_link(self, link: WorkerLink) -> None:
+        """Give up what a worker was doing for control, because its channel has ended."""
+        self._uploads.end(link)
+
+    def _read_history(self, received: Received, question: ReadHistory | ReadEvents) -> None:
         try:
-            received.answer(Entries(self.service.read_history(question.model, question.limit, question.before_id)))
-        except UnknownModel as error:
-            received.answer(HistoryRefused(str(error), is_unknown=True))
-        except (StateUnavailable, ServingError) as error:
-            received.answer(HistoryRefused(str(error), is_unknown=False))
+            if isinstance(question, ReadHistory):
+                received.answer(Entries(self.service.read_history(question.query)))
+            else:
+                received.answer(EventsRead(self.service.read_events(question.event_id, question.limit)))
+        except ServingError as error:
+            received.answer(HistoryRefused(str(error)))
+
+    def _list_traffic(self, received: Received, _: ListTraffic) -> None:
+        found = self.metrics.list_traffic()
+        received.answer(TrafficList(tuple(CountedVersion(*one[:2], tuple(one.numbers)) for one in found)))
 
     def _render(self, received: Received, question: RenderMetrics) -> None:
         for link in self._workers.list_links():

@@ -55,4 +55,6 @@ def _change(before: Status, after: Status) -> StatusChange:
         worker_problem=after.worker_problem,
         has_started=after.has_started,
         is_stopping=after.is_stopping,
+        newest_event=after.newest_event,
+        uploads=after.uploads,
     )

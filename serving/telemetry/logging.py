@@ -21,6 +21,7 @@ from structlog.typing import Processor
 from serving.settings import LogSettings
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("serving_request_id", default=None)
+TRACE_ID: ContextVar[str | None] = ContextVar("serving_trace_id", default=None)
 
 FIRST_KEYS = ("timestamp", "level", "logger", "event")
 
@@ -112,6 +113,9 @@ def _add_request_id(_logger: Any, _method: str, event: _Event) -> _Event:
     request_id = REQUEST_ID.get()
     if request_id is not None:
         event.setdefault("request_id", request_id)
+        trace_id = TRACE_ID.get()
+        if trace_id is not None:
+            event.setdefault("trace_id", trace_id)
     return event
 
 

@@ -10,12 +10,15 @@ from prometheus_client.exposition import choose_encoder
 
 from serving.domain.answer_pair import AnswerPair
 from serving.domain.rollout import BadExample, RunningRollout
+from serving.domain.status import Status
 from serving.telemetry.count_sheet import CountSheet
+from serving.telemetry.dropped_spans import DroppedSpanCollector
 from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.record_counts import RecordCounts
 from serving.telemetry.rollout_gauges import RolloutGauges
 from serving.telemetry.split_counts import SplitCounts, SplitRow
-from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
+from serving.telemetry.status_gauges import StatusCollector
+from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases, VersionTraffic
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 
@@ -60,12 +63,25 @@ class Metrics:
         self.registry.register(self._fallbacks)
         ProcessCollector(namespace="serving", registry=self.registry)
 
+    def count_traces(self) -> Callable[[int], None]:
+        """Show from now on how many spans were not exported; return what counts them, in any thread.
+
+        Once, if traces are on; event loop thread or the one that made this.
+        """
+        dropped = DroppedSpanCollector(self._sheet)
+        self.registry.register(dropped)
+        return dropped.count
+
     def traffic(self, model: str, version: str) -> Traffic:
         """Return the counters of one version. Event loop thread only; the names must be of a version that exists.
 
         Requests that reached no version are counted under two empty names, so that no URL becomes a label.
         """
         return self._traffic.of(model, version)
+
+    def list_traffic(self) -> list[VersionTraffic]:
+        """Return what was counted of every version so far. Event loop thread only."""
+        return self._traffic.list_traffic()
 
     def count_in_split(self, model: str, number: int, key: bytes | None, *, is_new: bool, is_bad: bool) -> None:
         """Count an answer while requests are shared between two versions, in the split with this number.
@@ -161,6 +177,13 @@ class Metrics:
         Event loop thread only.
         """
         self._fallbacks.count(problem)
+
+    def show_status(self, read_status: Callable[[], Status], workers: int | None) -> None:
+        """Show what `read_status` returns at each scrape, too; `workers` should answer, None where this process does.
+
+        Call it once.
+        """
+        self.registry.register(StatusCollector(read_status, workers))
 
     def make_record_counts(self) -> RecordCounts:
         """Return the counts of the log of predictions, which are shown from now on. Once; event loop thread only."""

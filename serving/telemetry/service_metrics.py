@@ -10,11 +10,12 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from serving.telemetry.count_sheet import CountSheet
+from serving.telemetry.dropped_spans import DroppedSpanCollector
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.service_processes import ServiceProcessCollector
 from serving.telemetry.split_counts import SplitRow
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
-from serving.telemetry.traffic import VersionLeases
+from serving.telemetry.traffic import VersionLeases, VersionTraffic
 
 
 @dataclass(slots=True)
@@ -102,9 +103,18 @@ class ServiceMetrics(Metrics):
         found = {(one.model, one.version): one.numbers for one in self._summed.sum().traffic}
         return [found.get((model, version), ()) for version in versions]
 
+    def list_traffic(self) -> list[VersionTraffic]:
+        """Return the sums of every version. Any thread."""
+        return self._summed.sum().traffic
+
     def read_splits(self) -> dict[tuple[str, int], SplitRow]:
         """Return what all workers have counted in each split so far, by model and number."""
         return self._summed.read_splits()
+
+    def count_traces(self) -> Callable[[int], None]:
+        """Show from now on how many spans of all processes were not exported; return what counts those of this one."""
+        self._summed.own_dropped_spans = own = DroppedSpanCollector()
+        return own.count
 
     def forget(self, model: str, version: str) -> None:
         """Drop the sums of a retired version, then have the workers drop their records."""

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from serving.telemetry import fallbacks
 from serving.telemetry.count_sheet import CountRecord, CountSheet, Key
+from serving.telemetry.dropped_spans import COUNT, DROPPED_SPANS, DroppedSpanCollector, make_dropped_family
 from serving.telemetry.record_counts import RECORD_NUMBERS, RECORDS, make_record_families
 from serving.telemetry.split_counts import SPLIT, SplitRow, SummedSplits
 from serving.telemetry.traffic import (
@@ -98,6 +99,8 @@ class SummedTraffic(Collector):
         self._absorbed_splits = SummedSplits()
         self._absorbed_records: list[float] | None = None  # until there are any
         self._requests: dict[int, int] = {}
+        self._absorbed_dropped = 0.0
+        self.own_dropped_spans: DroppedSpanCollector | None = None  # of control, where traces are on
         self.loaded: tuple[VersionLeases, ...] = ()
 
     def add(self, index: int, sheet: CountSheet) -> None:
@@ -119,6 +122,7 @@ class SummedTraffic(Collector):
                     self._absorbed_splits.absorb(record.key, record.numbers)
                 elif record.key[0] == RECORDS:
                     self._absorbed_records = _add_numbers(self._absorbed_records, record.numbers)
+            self._absorbed_dropped += _dropped_spans_of(records)
             self._requests[found.index] += found.requests
             self._live.remove(found)
         sheet.close()
@@ -180,9 +184,18 @@ class SummedTraffic(Collector):
         found = self.sum()
         yield from make_families(found.traffic, self.loaded)
         yield fallbacks.make_family(found.fallbacks)
+        if self.own_dropped_spans is not None:
+            own, created = self.own_dropped_spans.numbers
+            yield make_dropped_family([own + self._sum_dropped_spans(), created])
         records = self.read_records()
         if records is not None:
             yield from make_record_families(records)
+
+    def _sum_dropped_spans(self) -> float:
+        """Return how many spans all workers have dropped."""
+        with self._lock:
+            live = sum(_dropped_spans_of(worker.sheet.read(DROPPED_SPANS)) for worker in self._live)
+            return self._absorbed_dropped + live
 
     def _read(self, worker: _SheetOfWorker) -> list[CountRecord]:
         records, gone = worker.read()
@@ -212,6 +225,10 @@ def _add_records(records: list[CountRecord], traffic: dict[Key, SumOfRows], prob
                 problems[problem] = [before[0] + count, min(before[1], created)]
             case _:
                 pass
+
+
+def _dropped_spans_of(records: list[CountRecord]) -> float:
+    return sum(record.numbers[COUNT] for record in records if record.key == (DROPPED_SPANS,))
 
 
 def _add_numbers(total: list[float] | None, numbers: list[float]) -> list[float]:

@@ -20,9 +20,9 @@ LATENCY_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 
 # A row: requests by time (one number per bound, and one for longer ones), rows, seconds, then pairs of an HTTP status
 # and its requests. The buckets come first, because then their index needs no addition.
-_BUCKETS = len(LATENCY_BOUNDS) + 1
-ROWS, SECONDS = _BUCKETS, _BUCKETS + 1
-FIRST_STATUS = _BUCKETS + 2
+BUCKETS = len(LATENCY_BOUNDS) + 1
+ROWS, SECONDS = BUCKETS, BUCKETS + 1
+FIRST_STATUS = BUCKETS + 2
 OTHER_STATUS = 0
 """Stands for all statuses that came after every pair but the last was taken."""
 
@@ -75,7 +75,7 @@ class Traffic:
     @property
     def buckets(self) -> list[int]:
         """The number of requests up to each bound and above the one before, and above the last."""
-        return [int(self._numbers[index]) for index in range(_BUCKETS)]
+        return [int(self._numbers[index]) for index in range(BUCKETS)]
 
     @property
     def numbers(self) -> Sequence[float]:
@@ -142,14 +142,15 @@ class TrafficCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all samples; called by the registry."""
-        yield from make_families(
-            (
-                VersionTraffic(model, version, traffic.numbers)
-                for model, versions in list(self._by_model.items())
-                for version, traffic in list(versions.items())
-            ),
-            self.loaded,
-        )
+        yield from make_families(self.list_traffic(), self.loaded)
+
+    def list_traffic(self) -> list[VersionTraffic]:
+        """Return the row of every version; rows change while requests are counted."""
+        return [
+            VersionTraffic(model, version, traffic.numbers)
+            for model, versions in list(self._by_model.items())
+            for version, traffic in list(versions.items())
+        ]
 
     def _make(self, model: str, version: str) -> Traffic:
         with self._lock:
@@ -190,7 +191,7 @@ def make_families(traffic: Iterable[VersionTraffic], loaded: Iterable[VersionLea
         for status, count in statuses_of(numbers).items():
             requests.add_metric([model, version, str(status) if status != OTHER_STATUS else "other"], count)
         rows.add_metric([model, version], numbers[ROWS])
-        latency.add_metric([model, version], _accumulate(numbers[:_BUCKETS]), numbers[SECONDS])
+        latency.add_metric([model, version], _accumulate(numbers[:BUCKETS]), numbers[SECONDS])
     leases = GaugeMetricFamily("serving_leases", "Requests that hold a version now.", labels=names)
     active = GaugeMetricFamily("serving_active", "1 for the version that answers.", labels=names)
     for one in loaded:

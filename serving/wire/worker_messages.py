@@ -15,8 +15,13 @@
     Outcome                             <-------  Decide        (question)
     Entries, HistoryRefused             <-------  ReadHistory   (question)
     Exposition                          <-------  RenderMetrics (question)
+    EventsRead, HistoryRefused          <-------  ReadEvents    (question)
     TrafficRead                         <-------  ReadTraffic   (question)
+    TrafficList                         <-------  ListTraffic   (question)
     WorkerList                          <-------  ListWorkers   (question)
+    UploadBegun, UploadFailed           <-------  BeginUpload   (question)
+    UploadDone, UploadFailed            <-------  FinishUpload  (question)
+                                        <-------  NoteUpload, AbandonUpload
 
 Graphs and the descriptors of hosts' channels travel beside their packet.
 """
@@ -29,6 +34,7 @@ from types import MappingProxyType
 
 from serving.domain.compiled_form import Graph, Guard, RunBounds
 from serving.domain.decision import Decision, DecisionOutcome
+from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import (
     Commit,
     Compiled,
@@ -49,7 +55,8 @@ from serving.domain.plan import (
 from serving.domain.rollout import BadExample
 from serving.domain.signature import Method, Signature
 from serving.domain.spread import Spread
-from serving.domain.status import HistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
+from serving.domain.status import ModelHistoryEntry, ModelStatus, StateStatus, StoreStatus, WorkerStatus
+from serving.domain.upload import UploadBegun, UploadDone, UploadFailed, UploadRequest, UploadStatus
 from serving.domain.version import VersionId
 from serving.wire.shared_content import map_content
 
@@ -180,6 +187,8 @@ class StatusChange:
     worker_problem: str | None
     has_started: bool
     is_stopping: bool
+    newest_event: str | None
+    uploads: tuple[UploadStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,26 +276,38 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ReadHistory:
-    """A page of the history of a model, newest first."""
+    """A page of the history, newest first."""
 
-    model: str
-    limit: int
-    before_id: int | None
+    query: HistoryQuery
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
     """See `ReadHistory`."""
 
-    entries: tuple[HistoryEntry, ...]
+    entries: tuple[ModelHistoryEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvents:
+    """What happened after the entry with this id, oldest first."""
+
+    event_id: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRead:
+    """See `ReadEvents`."""
+
+    page: EventPage
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryRefused:
-    """The history cannot be read; `is_unknown`: there is no such model."""
+    """The history cannot be read."""
 
     reason: str
-    is_unknown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +341,27 @@ class TrafficRead:
 
 
 @dataclass(frozen=True, slots=True)
+class ListTraffic:
+    """What was counted of every version, by all workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedVersion:
+    """One version and its numbers, as they lie in a record."""
+
+    model: str
+    version: str
+    numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficList:
+    """See `ListTraffic`."""
+
+    versions: tuple[CountedVersion, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ListWorkers:
     """How are the workers?"""
 
@@ -329,6 +371,38 @@ class WorkerList:
     """All workers, as they are now."""
 
     workers: tuple[WorkerStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BeginUpload:
+    """A client wants to upload a version to this worker: where may it be written?"""
+
+    request: UploadRequest
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteUpload:
+    """So many bytes of an upload have arrived."""
+
+    upload_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishUpload:
+    """The whole body of an upload has been written: check it, and publish it."""
+
+    upload_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonUpload:
+    """The body of an upload will not arrive."""
+
+    upload_id: str
+    reason: str
 
 
 TYPES: tuple[type, ...] = (
@@ -346,6 +420,8 @@ TYPES: tuple[type, ...] = (
         ReadGauges,
     ),
     *(Loaded, LoadFailed, PlanPrepared, Accepting, Leaving, Drained, HostGone, HostLeft, BadAnswer, Synced, Gauges),
-    *(Decide, Outcome, ReadHistory, Entries, HistoryRefused, RenderMetrics, Exposition),
+    *(Decide, Outcome, ReadHistory, Entries, ReadEvents, EventsRead, HistoryRefused, RenderMetrics, Exposition),
+    *(ListTraffic, TrafficList),
     *(ReadTraffic, TrafficRead, ListWorkers, WorkerList, ReadRecentRows, RecentRowsRead, ReadSpreads, SpreadsRead),
+    *(BeginUpload, UploadBegun, NoteUpload, FinishUpload, AbandonUpload, UploadDone, UploadFailed),
 )

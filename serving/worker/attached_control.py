@@ -18,13 +18,17 @@ from serving.api.access import Access
 from serving.app import Lifespan
 from serving.domain.decision import Decision
 from serving.domain.errors import StateUnavailable
-from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.event_page import EventPage, HistoryQuery
+from serving.domain.status import ModelHistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.upload import UploadBegun, UploadRequest, UploadStatus
 from serving.plane.fair_turns import Turns, make_turns
 from serving.recording.recorder import keep_recording
 from serving.settings import Settings, make_shared
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.traffic import Traffic
+from serving.telemetry.tracer import make_tracer
+from serving.telemetry.traffic import Traffic, VersionTraffic
 from serving.wire.shared_words import map_words
 from serving.worker.attach import attach
 from serving.worker.remote_control import HoldsPublished, RemoteControl
@@ -37,9 +41,10 @@ log = structlog.get_logger("serving.worker")
 
 
 class AttachedControl:
-    """Implements `Operator`, `Counts` and `Background` over one control after another. Event loop thread only.
+    """Implements `Operator`, `Counts`, `UploadControl` and `Background` over one control after another.
 
-    While there is none, versions that are compiled go on answering, everything else is Unavailable.
+    Event loop thread only. While there is none, versions that are compiled go on answering, everything else is
+    Unavailable.
     """
 
     def __init__(
@@ -78,9 +83,13 @@ class AttachedControl:
         """Implement `Operator.decide`."""
         return await self._remote.decide(decision, actor)
 
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+    async def history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
         """Implement `Operator.history`."""
-        return await self._remote.history(model, limit, before_id)
+        return await self._remote.history(query)
+
+    async def events_after(self, event_id: str | None, limit: int) -> EventPage:
+        """Implement `Operator.events_after`."""
+        return await self._remote.events_after(event_id, limit)
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """Implement `Counts.render`."""
@@ -90,9 +99,29 @@ class AttachedControl:
         """Implement `Counts.sum_of`."""
         return await self._remote.sum_of(model, versions)
 
+    async def list_traffic(self) -> list[VersionTraffic]:
+        """Implement `Counts.list_traffic`."""
+        return await self._remote.list_traffic()
+
     async def list_workers(self) -> tuple[WorkerStatus, ...]:
         """Implement `Counts.list_workers`."""
         return await self._remote.list_workers()
+
+    async def begin_upload(self, request: UploadRequest, actor: str) -> UploadBegun:
+        """Implement `UploadControl.begin_upload`."""
+        return await self._remote.begin_upload(request, actor)
+
+    def note_upload(self, upload_id: str, size: int) -> None:
+        """Implement `UploadControl.note_upload`."""
+        self._remote.note_upload(upload_id, size)
+
+    async def finish_upload(self, upload_id: str, size: int) -> UploadStatus:
+        """Implement `UploadControl.finish_upload`."""
+        return await self._remote.finish_upload(upload_id, size)
+
+    def abandon_upload(self, upload_id: str, reason: str) -> None:
+        """Implement `UploadControl.abandon_upload`."""
+        self._remote.abandon_upload(upload_id, reason)
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -159,12 +188,19 @@ def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Li
         metrics = Metrics(__version__, sheet)
         control = AttachedControl(state, settings, sheet, turns, metrics)
         own = settings_of_one(settings, count_workers(settings))
-        state.services = api.make_services(state, own, metrics, control, control, access, control)
+        uploads = UploadReceiver(control)
+        tracer = make_tracer(own.traces, metrics.count_traces)
+        asked = (state, own, metrics, control, control, uploads, access, control)
+        state.services = api.make_services(*asked, tracer=tracer)
         await control.start()
+        if tracer is not None:
+            tracer.start()
         try:
             async with keep_recording(state.services.recorder):
                 yield
         finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.stop)
             await control.stop()
             await asyncio.to_thread(turns.executor.shutdown)
 

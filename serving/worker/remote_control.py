@@ -16,9 +16,11 @@ import structlog
 
 from serving.api.counts import list_leases
 from serving.domain.decision import Decision, DecisionRefused
-from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
+from serving.domain.errors import StateUnavailable, Unavailable
+from serving.domain.event_page import EventPage, HistoryQuery
 from serving.domain.plan import Commit, Fact, HostGone, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
-from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.status import ModelHistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.upload import UploadBegun, UploadDone, UploadFailed, UploadRequest, UploadStatus
 from serving.domain.version import VersionId
 from serving.failpoints import reach
 from serving.plane.active_reference import HoldsActive, settle
@@ -26,27 +28,34 @@ from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
 from serving.settings import ReplaySettings
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.traffic import Traffic
+from serving.telemetry.traffic import Traffic, VersionTraffic
 from serving.wire.recent_rows_document import encode_recent_rows
 from serving.wire.worker_channel import ChannelClosed, Received, WorkerChannel
 from serving.wire.worker_messages import (
     TYPES,
+    AbandonUpload,
     Accept,
     Accepting,
     BadAnswer,
+    BeginUpload,
     Decide,
     Entries,
+    EventsRead,
     Exposition,
+    FinishUpload,
     Forget,
     Gauges,
     HistoryRefused,
     HostLeft,
     Leaving,
+    ListTraffic,
     ListWorkers,
     LoadOrder,
+    NoteUpload,
     Outcome,
     PlanPrepared,
     PrepareOrder,
+    ReadEvents,
     ReadGauges,
     ReadHistory,
     ReadRecentRows,
@@ -58,6 +67,7 @@ from serving.wire.worker_messages import (
     StatusChange,
     Sync,
     Synced,
+    TrafficList,
     TrafficRead,
     VersionGauge,
     WorkerList,
@@ -79,7 +89,7 @@ class HoldsPublished(HoldsActive, Protocol):
 
 
 class RemoteControl:
-    """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
+    """One worker's link to control. It implements `Operator`, `Counts`, `UploadControl` and `Background`.
 
     When control is gone, or this process cannot do what control says, `give_up` is called with an exit status: nobody
     would know this process any more. If it does not end this process, the channel is closed, and the versions that are
@@ -162,12 +172,19 @@ class RemoteControl:
             raise found.outcome.to_error()
         return found.outcome.models
 
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+    async def history(self, query: HistoryQuery) -> tuple[ModelHistoryEntry, ...]:
         """Implement `Operator.history`."""
-        found: Entries | HistoryRefused = await self._ask(ReadHistory(model, limit, before_id))
+        found: Entries | HistoryRefused = await self._ask(ReadHistory(query))
         if isinstance(found, HistoryRefused):
-            raise UnknownModel.for_name(model) if found.is_unknown else StateUnavailable(found.reason)
+            raise StateUnavailable(found.reason)
         return found.entries
+
+    async def events_after(self, event_id: str | None, limit: int) -> EventPage:
+        """Implement `Operator.events_after`."""
+        found: EventsRead | HistoryRefused = await self._ask(ReadEvents(event_id, limit))
+        if isinstance(found, HistoryRefused):
+            raise StateUnavailable(found.reason)
+        return found.page
 
     async def render(self, accept: str) -> tuple[bytes, str]:
         """Implement `Counts.render`."""
@@ -179,10 +196,37 @@ class RemoteControl:
         found: TrafficRead = await self._ask(ReadTraffic(model, tuple(versions)))
         return [Traffic(list(numbers)) for numbers in found.versions]
 
+    async def list_traffic(self) -> list[VersionTraffic]:
+        """Implement `Counts.list_traffic`."""
+        found: TrafficList = await self._ask(ListTraffic())
+        return [VersionTraffic(one.model, one.version, one.numbers) for one in found.versions]
+
     async def list_workers(self) -> tuple[WorkerStatus, ...]:
         """Implement `Counts.list_workers`."""
         found: WorkerList = await self._ask(ListWorkers())
         return found.workers
+
+    async def begin_upload(self, request: UploadRequest, actor: str) -> UploadBegun:
+        """Implement `UploadControl.begin_upload`."""
+        found: UploadBegun | UploadFailed = await self._ask(BeginUpload(request, actor))
+        if isinstance(found, UploadFailed):
+            raise found.to_error()
+        return found
+
+    def note_upload(self, upload_id: str, size: int) -> None:
+        """Implement `UploadControl.note_upload`."""
+        self._channel.send(NoteUpload(upload_id, size))
+
+    async def finish_upload(self, upload_id: str, size: int) -> UploadStatus:
+        """Implement `UploadControl.finish_upload`."""
+        found: UploadDone | UploadFailed = await self._ask(FinishUpload(upload_id, size))
+        if isinstance(found, UploadFailed):
+            raise found.to_error()
+        return found.status
+
+    def abandon_upload(self, upload_id: str, reason: str) -> None:
+        """Implement `UploadControl.abandon_upload`."""
+        self._channel.send(AbandonUpload(upload_id, reason))
 
     async def _ask(self, question: Any) -> Any:
         try:
@@ -311,6 +355,8 @@ class RemoteControl:
             worker_problem=change.worker_problem,
             has_started=change.has_started,
             is_stopping=change.is_stopping,
+            newest_event=change.newest_event,
+            uploads=change.uploads,
         )
 
     def _tell(self, fact: Fact) -> None:

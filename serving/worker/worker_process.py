@@ -25,9 +25,11 @@ from serving.ports.shared_port import PortShare
 from serving.recording.recorder import keep_recording
 from serving.server import DrainingServer, make_config
 from serving.settings import Settings
+from serving.store.upload_receiver import UploadReceiver
 from serving.telemetry import logging
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracer import make_tracer
 from serving.wire.shared_words import map_words
 from serving.worker.remote_control import RemoteControl, beat
 
@@ -92,15 +94,22 @@ class WorkerPlan:
         sock = socket.socket(fileno=channel)
         control = RemoteControl(state, sock, words, turns, metrics, replay=self.settings.replay)
         controls.append(control)
-        state.services = api.make_services(state, self.settings, metrics, control, control, self.access, control)
+        uploads = UploadReceiver(control)
+        tracer = make_tracer(self.settings.traces, metrics.count_traces)
+        asked = (state, self.settings, metrics, control, control, uploads, self.access, control)
+        state.services = api.make_services(*asked, tracer=tracer)
         words = map_words(beats, writes=True)
         beating = asyncio.create_task(beat(words, index, self.settings.server.worker_seconds / BEATS_IN_TIME))
         control.start()
+        if tracer is not None:
+            tracer.start()
         try:
             await control.wait_until_loaded()
             async with keep_recording(state.services.recorder):
                 yield
         finally:
+            if tracer is not None:
+                await asyncio.to_thread(tracer.stop)
             beating.cancel()
             control.stop()
             turns.executor.shutdown(wait=False)

@@ -30,7 +30,7 @@ def test_docker_compose_accepts_it(root: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("service", ["serving", "prometheus"])
+@pytest.mark.parametrize("service", ["serving", "prometheus", "grafana"])
 def test_a_container_has_no_privileges(compose: dict[str, Any], service: str) -> None:
     declared = compose["services"][service]
     assert declared["read_only"] is True
@@ -81,7 +81,7 @@ def test_a_stop_is_given_the_time_it_needs_to_drain(root: Path, compose: dict[st
 
 
 def test_images_are_pinned(compose: dict[str, Any], dockerfile: list[tuple[str, str]]) -> None:
-    images = [compose["services"]["prometheus"]["image"]]
+    images = [compose["services"][service]["image"] for service in ("prometheus", "grafana")]
     images += [argument.split()[0] for instruction, argument in dockerfile if instruction == "FROM"]
     for image in images:
         _, _, tag = image.partition(":")
@@ -102,3 +102,34 @@ def test_prometheus_scrapes_the_serving_container(
 def test_the_image_for_sagemaker_is_built_on_the_one_that_compose_builds(compose: dict[str, Any], root: Path) -> None:
     page = (root / "docs" / "protocols.md").read_text()
     assert f"FROM {compose['services']['serving']['image']}\n" in page
+
+
+def test_prometheus_finds_the_rules_that_its_configuration_names(
+    compose: dict[str, Any], mounts: Mounts, prometheus_file: Path, root: Path
+) -> None:
+    for name in yaml.safe_load(prometheus_file.read_text())["rule_files"]:
+        source, mode = mounts["prometheus"][f"/etc/prometheus/{name}"]
+        assert mode == "ro"
+        assert (root / source) == prometheus_file.parent / name
+
+
+def test_grafana_finds_prometheus_and_the_dashboard(compose: dict[str, Any], mounts: Mounts, root: Path) -> None:
+    provisioning = root / mounts["grafana"]["/etc/grafana/provisioning"][0]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert compose["services"][host]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "serving.yml").read_text())["providers"]
+    directory, mode = mounts["grafana"][provider["options"]["path"]]
+    assert mode == "ro"
+    assert [path.name for path in (root / directory).iterdir()] == ["serving.json"]
+    home = compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{provider['options']['path']}/serving.json"
+
+
+def test_nobody_can_change_grafana_by_a_known_password(compose: dict[str, Any]) -> None:
+    """It would begin with the user admin, and the password admin."""
+    settings = compose["services"]["grafana"]["environment"]
+    assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert settings["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert settings["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"

@@ -144,14 +144,14 @@ class Server:
 
     # --- the process -------------------------------------------------------------------------------------------------
 
-    def start(self, *, wait_ready: bool = False) -> Server:
-        """Start the process and wait until it listens (and, if asked, is ready)."""
+    def start(self, *, wait_ready: bool = False, port: int = 0) -> Server:
+        """Start the process and wait until it listens (and, if asked, is ready); 0 takes a free port."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         environment = {**clean, "PYTHONPATH": str(MATERIAL), **self.environment}
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = (subprocess.Popen if self.imports_anew else LaunchedPopen)(
-                [self.python, *self.entry, "serve", "--port", "0", "--store", self.store, "--state", self.state],
+                [self.python, *self.entry, "serve", "--port", str(port), "--store", self.store, "--state", self.state],
                 env=environment,
                 cwd=self.directory,
                 stdout=log,

@@ -11,7 +11,11 @@ PACKAGE = Path(serving.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 # Where it may be read, and what holds when it jumps.
 ALLOWED = {
+    "api/events/counted_state.py": "dates counts, for clients",
+    "api/events/event_feed.py": "tells clients the time here",
+    "api/sessions.py": "ends sessions in all processes alike; too long a life is none (test_page_session.py)",
     "cli/rollout_command.py": "says how long a step has lasted, for people",
+    "cli/publish_remotely.py": "dates a manifest",
     "environments/create_environment.py": "dates a record, for people",
     "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone_files.py)",
     "lifecycle/records.py": "dates a state, for people",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
+from serving.api.access import Access
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.grpc import message_limits
@@ -20,6 +21,7 @@ from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature
 from serving.plane.prediction import Answer, PredictRequest
 from serving.rows.row_problems import describe_value
+from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
 
@@ -29,10 +31,11 @@ class Inference:
     def __init__(self, services: Services) -> None:
         self._predictor = services.predictor
         self._messages = MessageReader(services.settings.server)
+        self._access = services.access
 
     async def serve(self, messages: AsyncIterator[bytes], headers: Headers, call: GrpcCall) -> bytes | Refusal:
         """Answer a ModelInferRequest with a ModelInferResponse, both serialized; note in `call` what answered."""
-        outcome = await self._predictor.answer(GrpcRequest(self._messages, messages, headers, call))
+        outcome = await self._predictor.answer(GrpcRequest(self._access, self._messages, messages, headers, call))
         call.model, call.version = outcome.model, outcome.version
         return outcome.reply if isinstance(outcome, RefusedCall) else outcome.written.body
 
@@ -40,16 +43,27 @@ class Inference:
 class GrpcRequest:
     """One ModelInferRequest, as `Predictor` takes it."""
 
-    __slots__ = ("_call", "_headers", "_message", "_messages", "_reader", "authorization", "names")
+    __slots__ = ("_access", "_call", "_headers", "_message", "_messages", "_reader", "names")
 
-    def __init__(self, reader: MessageReader, messages: AsyncIterator[bytes], headers: Headers, call: GrpcCall) -> None:
+    def __init__(
+        self,
+        access: Access,
+        reader: MessageReader,
+        messages: AsyncIterator[bytes],
+        headers: Headers,
+        call: GrpcCall,
+    ) -> None:
+        self._access = access
         self._reader = reader
         self._messages = messages
         self._call = call
         self._headers = headers
         self._message = ModelInferRequest()
-        self.authorization = headers.get(b"authorization")
         self.names: Mapping[str, str] = {}
+
+    def check(self, scope: TokenScope) -> None:
+        """Raise AccessRefused unless the token in the metadata opens this scope. There are no sessions over gRPC."""
+        self._access.check(scope, self._headers.get(b"authorization"))
 
     async def receive(self, share: Share) -> int:
         """Read the message; a large one is looked through in a worker thread first."""

@@ -19,6 +19,7 @@ from serving.domain.decision import (
     UnpinModel,
 )
 from serving.domain.errors import OperationRefused, StateUnavailable, UnknownVersion
+from serving.domain.event_page import HistoryQuery
 from serving.domain.rollout import RolloutAction
 from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, run
 
@@ -249,4 +250,5 @@ def test_a_name_that_no_model_can_have_reaches_nobody(name: str) -> None:
         assert response.status_code in (200, 404, 405, 422), (method, path)
         if response.status_code != 200:  # "/models/active" and "/models/.." are paths of their own
             assert response.headers["content-type"] == "application/problem+json"
-    assert app.state.services.operator.calls == []
+    expected = [("history", HistoryQuery())] if name == ".." else []  # "/models/../history" is "/history"
+    assert app.state.services.operator.calls == expected

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from serving.api.access import AccessRefused
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.incoming import AnsweredCall, RefusedCall
 from serving.api.inflight import Share
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, UnknownModel
 from serving.plane.prediction import PredictRequest
+from serving.settings import TokenScope
 from tests.fakes import FakeEngine, make_app, make_model_status, make_reference, make_servable, make_status, run
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -22,13 +24,19 @@ BYTES = 100
 class Note:
     """A request of no protocol: what is done with it is noted, in order."""
 
-    def __init__(self, rows: list[Any], model: str = "iris", token: bytes | None = None) -> None:
+    def __init__(self, rows: list[Any], model: str = "iris", refused: Exception | None = None) -> None:
         self.rows = rows
-        self.authorization = token
+        self.refused = refused
         self.names: Mapping[str, str] = {"model": model}
         self.left: float | None = None
         self.steps: list[str] = []
         self.share: Share | None = None
+
+    def check(self, scope: TokenScope) -> None:
+        assert scope is TokenScope.PREDICT
+        self.steps.append("check")
+        if self.refused is not None:
+            raise self.refused
 
     async def receive(self, share: Share) -> int:
         self.steps.append("receive")
@@ -73,12 +81,17 @@ def test_a_request_is_read_answered_and_written_in_this_order_and_counted_once()
 
 def test_a_client_without_the_token_is_refused_before_anything_is_read() -> None:
     services = make_app(security={"predict_token": "predicts"}).state.services
-    note = Note([ROW])
+    note = Note([ROW], refused=AccessRefused(TokenScope.PREDICT, 401, "send a token"))
     refused = run(services.predictor.answer(note))
     assert isinstance(refused, RefusedCall)
-    assert note.steps == ["sharpen", "refuse"]
-    assert refused.reply.startswith("AccessRefused: send the header 'Authorization: Bearer <predict token>'")
-    assert isinstance(run(services.predictor.answer(Note([ROW], token=b"Bearer predicts"))), AnsweredCall)
+    assert note.steps == ["check", "sharpen", "refuse"]
+    assert refused.reply == "AccessRefused: send a token"
+    assert isinstance(run(services.predictor.answer(Note([ROW]))), AnsweredCall)
+
+
+def test_a_client_needs_no_token_where_predictions_are_open() -> None:
+    note = Note([ROW], refused=AccessRefused(TokenScope.PREDICT, 401, "send a token"))
+    assert isinstance(run(make_app().state.services.predictor.answer(note)), AnsweredCall)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from serving.api.access import AccessRefused
 from serving.api.incoming import AnsweredCall, RefusedCall
 from serving.api.rollout_traffic import SLOW
 from serving.api.services import Services
@@ -16,6 +17,7 @@ from serving.domain.plan import Split
 from serving.domain.rollout import BadExample
 from serving.plane.active_reference import ActiveReference
 from serving.plane.served_split import ServedSplit
+from serving.settings import TokenScope
 from serving.telemetry.split_counts import SplitCount, SplitRow
 from tests.fakes import FakeEngine, make_app, make_model_reference, make_servable, run
 from tests.unit.api.test_predictor import ROW, Note
@@ -27,8 +29,14 @@ STICKY = "header:X-User"
 class Asking(Note):
     """A request of the client with this key, perhaps for one version."""
 
-    def __init__(self, key: bytes | None = None, rows: Any = (ROW,), asked: str | None = None) -> None:
-        super().__init__([*rows])
+    def __init__(
+        self,
+        key: bytes | None = None,
+        rows: Any = (ROW,),
+        asked: str | None = None,
+        refused: Exception | None = None,
+    ) -> None:
+        super().__init__([*rows], refused=refused)
         self.key, self.asked = key, asked
 
     def header(self, name: bytes) -> bytes | None:
@@ -140,12 +148,13 @@ def test_an_answer_that_takes_longer_than_is_fine_is_bad_and_arrives() -> None:
 
 def test_what_the_edge_refuses_counts_for_nothing() -> None:
     scene = Scene(sticky=STICKY, settings={"security": {"predict_token": "predicts"}})
-    assert isinstance(scene.ask("2"), RefusedCall)
+    refused = AccessRefused(TokenScope.PREDICT, 401, "send a token")
+    assert isinstance(scene.ask("2", refused=refused), RefusedCall)
     crowded = Scene(sticky=STICKY, settings={"server": {"max_queue": 1}})
     with crowded.new.lease():
-        refused = crowded.ask("2")
-    assert isinstance(refused, RefusedCall)
-    assert refused.reply.startswith("Overloaded")
+        overloaded = crowded.ask("2")
+    assert isinstance(overloaded, RefusedCall)
+    assert overloaded.reply.startswith("Overloaded")
     large = Scene(sticky=STICKY, settings={"server": {"max_rows": 1}})
     assert isinstance(large.ask("2", rows=[ROW, ROW]), RefusedCall)
     assert (scene.counted, crowded.counted, large.counted) == (SplitCount(),) * 3

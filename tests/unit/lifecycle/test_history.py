@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.domain.errors import StateUnavailable
+from serving.domain.event_page import HistoryQuery
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.domain.signature import Feature, Signature
@@ -80,8 +81,9 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     assert second.served.provenance == {"m": SIGNED}
     assert second.served.contracts == {"m": RememberedContract("1", ID.digest, SIGNATURE)}
     assert second.decisions.unloaded == {"m"}
-    (told,) = second.events.read_entries("m", 10, None)
-    assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})
+    (told,) = second.events.read_entries(HistoryQuery("m", limit=10))
+    assert told.model == "m"
+    assert told.model_dump(exclude={"id", "model"}) == entry("why").model_dump(exclude={"id"})
     second.close()
 
 
@@ -176,7 +178,7 @@ def test_what_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> Non
     blocked.rmdir()
     history.flush()
     assert history.problem is None
-    assert [one.reason for one in history.events.read_entries("m", 10, None)] == ["while blocked"]
+    assert [one.reason for one in history.events.read_entries(HistoryQuery("m", limit=10))] == ["while blocked"]
     history.close()
 
 
@@ -200,10 +202,11 @@ def test_the_story_is_bounded_and_can_be_paged(tmp_path: Path) -> None:
     for number in range(12):
         history.events.note(entry(str(number)), "m")
         history.flush()
-    newest = history.events.read_entries("m", 3, None)
+    newest = history.events.read_entries(HistoryQuery("m", limit=3))
     assert [one.reason for one in newest] == ["11", "10", "9"]
-    assert [one.reason for one in history.events.read_entries("m", 3, newest[-1].id)] == ["8", "7"]
-    assert history.events.read_entries("other", 3, None) == ()
+    older = history.events.read_entries(HistoryQuery("m", limit=3, before_id=newest[-1].id))
+    assert [one.reason for one in older] == ["8", "7"]
+    assert history.events.read_entries(HistoryQuery("other", limit=3)) == ()
     history.close()
 
 

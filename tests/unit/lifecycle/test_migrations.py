@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.domain.event_page import HistoryQuery
 from serving.domain.provenance import Provenance
 from serving.domain.report import Verdict
 from serving.domain.signature import Feature, Signature
@@ -84,7 +85,7 @@ def test_every_kind_of_content_of_version_1_is_taken_over(tmp_path: Path) -> Non
 
 
 def check_events(history: History, count: int) -> None:
-    *newer, oldest = history.events.read_entries("iris", 10, None)
+    *newer, oldest = history.events.read_entries(HistoryQuery("iris", limit=10))
     assert len(newer) == count - 1
     assert (oldest.id, oldest.at) == (1, datetime(2026, 11, 20, 8, 0, 1, tzinfo=UTC))
     assert (oldest.version, oldest.digest, oldest.before, oldest.after) == ("2", "sha256:22", State.READY, State.ACTIVE)

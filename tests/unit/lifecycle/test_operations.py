@@ -29,6 +29,7 @@ from serving.domain.decision import (
     UnpinModel,
 )
 from serving.domain.errors import StateUnavailable
+from serving.domain.event_page import HistoryQuery
 from serving.domain.listing import Entry, FileStamp
 from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.domain.state import State
@@ -93,7 +94,7 @@ class Scene:
     def entries(self) -> list[tuple[str | None, str, str, str | None]]:
         """Return what the history says, oldest first."""
         self.history.flush()
-        read = self.history.events.read_entries("m", 100, None)
+        read = self.history.events.read_entries(HistoryQuery("m", limit=100))
         return [(one.version, one.event, one.actor, one.reason) for one in reversed(read)]
 
     def refuse_bytes(self, record: VersionRecord) -> None:

@@ -25,12 +25,14 @@ from serving.domain.decision import (
     UnpinModel,
 )
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
+from serving.domain.event_page import HistoryQuery
 from serving.domain.listing import Listing
 from serving.domain.status import ModelSummary, Status, StoreStatus
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
 from serving.lifecycle.reconciler import Reconciler
+from serving.lifecycle.upload_table import UploadTable
 from tests.fakes import run
 from tests.unit.lifecycle.control import Control, entry
 
@@ -84,9 +86,10 @@ class Scene:
         operations = Operations(poller, control.table, exclusion, history, journal, control.table.rollouts)
         self.state = SimpleNamespace(status=Status())
         self.reconciler = Reconciler(
-            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments)
+            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments),
+            UploadTable(),
         )
-        self.operator = ReconcilerOperator(self.state, self.reconciler, history)
+        self.operator = ReconcilerOperator(self.reconciler, history)
         self.reconciler.start()
 
     def decide(self, decision: Decision) -> tuple[ModelSummary, ...]:
@@ -185,12 +188,11 @@ def test_a_caller_that_gives_up_before_its_turn_has_decided_nothing(waiting: Sce
     waiting.poller.may_look.set()
     (model,) = waiting.decide(UnpinModel("m"))
     assert model.pinned is None
-    assert [one.event for one in run(waiting.operator.history("m")) if one.actor == ACTOR] == []
+    assert [one.event for one in run(waiting.operator.history(HistoryQuery("m"))) if one.actor == ACTOR] == []
 
 
 def test_the_history_names_who_decided(scene: Scene) -> None:
     scene.decide(PinVersion("m", "1"))
-    calls = [one for one in run(scene.operator.history("m")) if one.event == "pin"]
+    calls = [one for one in run(scene.operator.history(HistoryQuery("m"))) if one.event == "pin"]
     assert [(one.version, one.actor) for one in calls] == [("1", ACTOR)]
-    with pytest.raises(UnknownModel):
-        run(scene.operator.history("x"))
+    assert run(scene.operator.history(HistoryQuery("x"))) == ()

@@ -1,0 +1,176 @@
+// Publishes a file as a version: it is dropped or chosen, sent with its progress, and goes through the gates in sight.
+// The view of one model shows it with that model's name. The view of all models may mount it for a new model:
+//   const panel = createUploadPanel(null, context); container.append(panel.element); ... panel.dispose();
+
+import { h, setChildren, setText, uniqueId } from "../dom.js";
+import { formatBytes } from "../format.js";
+import { createGateList } from "./gate_list.js";
+import { quoteWord } from "./shell_words.js";
+import { commandLine } from "./command_line.js";
+import { toneMark } from "./state_mark.js";
+import { timestamp } from "./timestamp.js";
+import { sendFile } from "./upload_call.js";
+
+const STATES = {
+  receiving: ["busy", "arriving"],
+  checking: ["busy", "at the gates"],
+  published: ["good", "published"],
+  refused: ["bad", "refused"],
+  failed: ["warn", "failed"],
+};
+
+/**
+ * Return `{element, update, dispose}`. `model` is the name of a model, null to ask for one; `update(names)` takes the
+ * names of the versions that there are.
+ */
+export function createUploadPanel(model, context) {
+  const { live, session, announce } = context;
+  const id = uniqueId("upload");
+  const chooser = h("input", { type: "file", class: "visually-hidden", id: `${id}-file`, tabindex: "-1", "aria-label": "Model file" });
+  const choose = h("button", { type: "button", class: "button" }, "Choose a file");
+  const drop = h("div", { class: "drop" }, h("p", null, "Drop a model file here, or "), choose, chooser);
+  const form = createNameForm(id, model);
+  const closed = h("div", { class: "drop-closed muted" });
+  const progress = h("div", { class: "upload-progress", hidden: true });
+  const list = h("ul", { class: "uploads" });
+  const element = h("div", { class: "upload" }, closed, drop, form.element, progress, list);
+  const rows = new Map();
+  let file = null;
+  let versions = [];
+
+  function take(chosen) {
+    if (!chosen || drop.hidden) return;
+    file = chosen;
+    form.show(chosen, suggestVersion(versions));
+  }
+
+  async function publish(name, version) {
+    form.hide();
+    const bar = h("progress", { max: "1", "aria-label": "Sent" });
+    const text = h("p", null, `Sending ${file.name}`);
+    setChildren(progress, text, bar);
+    progress.hidden = false;
+    const outcome = await sendFile(context.api, name, version, file, (sent, all) => {
+      bar.value = all ? sent / all : 0;
+      setText(text, sent < all ? `Sending ${file.name}: ${formatBytes(sent)} of ${formatBytes(all)}` : `${file.name} has been sent; the gates look at it`);
+    });
+    progress.hidden = true;
+    if (outcome.status !== null) show(outcome.status);
+    else setChildren(list, h("li", { class: "upload-entry" }, toneMark("bad", "refused"), ` ${outcome.reason}`), ...list.children);
+    announce(outcome.said);
+  }
+
+  function show(status) {
+    if (model !== null && status.model !== model) return;
+    const before = rows.get(status.id);
+    if (before && JSON.stringify(before.status) === JSON.stringify(status)) return;
+    const row = createEntry(status, model === null);
+    if (before) before.element.replaceWith(row);
+    else list.prepend(row);
+    rows.set(status.id, { status, element: row });
+  }
+
+  function showSession() {
+    const isOn = Boolean(session.state?.uploads);
+    const why = isOn ? session.whyNot("admin") : "Uploads are off on this server (store.uploads in settings.toml).";
+    drop.hidden = why !== null;
+    closed.hidden = why === null;
+    if (drop.hidden) form.hide();
+    setChildren(
+      closed,
+      why === null ? null : h("p", null, `${why} From a terminal beside the store:`),
+      why === null ? null : commandLine(`serving publish FILE --model ${model === null ? "NAME" : quoteWord(model)}`),
+    );
+  }
+
+  choose.addEventListener("click", () => chooser.click());
+  chooser.addEventListener("change", () => {
+    take(chooser.files[0]);
+    chooser.value = "";
+  });
+  form.onSubmit(publish);
+  const target = model === null ? element : document;
+  const over = (event) => {
+    if (!event.dataTransfer?.types.includes("Files") || drop.hidden) return;
+    event.preventDefault();
+    drop.classList.toggle("drop-over", event.type === "dragover");
+    if (event.type === "drop") take(event.dataTransfer.files[0]);
+  };
+  for (const kind of ["dragover", "dragleave", "drop"]) target.addEventListener(kind, over);
+  const endings = [live.subscribe(["upload"], (_, status) => show(status)), session.subscribe(showSession)];
+  for (const status of live.uploads.values()) show(status);
+  showSession();
+  return {
+    element,
+    update: (names) => {
+      versions = names;
+    },
+    dispose: () => {
+      for (const kind of ["dragover", "dragleave", "drop"]) target.removeEventListener(kind, over);
+      for (const end of endings) end();
+    },
+  };
+}
+
+/** Return the next number after the versions that are numbers; "1" where there is none. */
+export function suggestVersion(names) {
+  const numbers = names.map((name) => /^v?(\d+)$/i.exec(name)?.[1]).filter((number) => number !== undefined);
+  return String(numbers.reduce((most, number) => (BigInt(number) > most ? BigInt(number) : most), 0n) + 1n);
+}
+
+function createNameForm(id, model) {
+  const named = h("p", { class: "upload-file" });
+  const name = h("input", { class: "input", id: `${id}-name`, required: true, maxlength: "100", autocomplete: "off", spellcheck: "false" });
+  const version = h("input", { class: "input", id: `${id}-version`, required: true, maxlength: "100", autocomplete: "off", spellcheck: "false" });
+  const cancel = h("button", { type: "button", class: "button" }, "Cancel");
+  const element = h(
+    "form",
+    { class: "upload-form", hidden: true },
+    named,
+    model === null ? h("div", { class: "field" }, h("label", { class: "field-label", for: name.id }, "Name of the model"), name) : null,
+    h("div", { class: "field" }, h("label", { class: "field-label", for: version.id }, "Name of the version"), version),
+    h("div", { class: "upload-buttons" }, h("button", { type: "submit", class: "button primary" }, "Send it through the gates"), cancel),
+  );
+  const hide = () => {
+    element.hidden = true;
+  };
+  cancel.addEventListener("click", hide);
+  return {
+    element,
+    hide,
+    show: (file, suggested) => {
+      setText(named, `${file.name}, ${formatBytes(file.size)}. It is published only if every gate lets it pass.`);
+      version.value = suggested;
+      if (model === null) name.value = file.name.replace(/\.[^.]*$/, "").replaceAll(/[^A-Za-z0-9._-]+/g, "-");
+      element.hidden = false;
+      (model === null ? name : version).focus();
+    },
+    onSubmit: (publish) =>
+      element.addEventListener("submit", (event) => {
+        event.preventDefault();
+        publish(model ?? name.value.trim(), version.value.trim());
+      }),
+  };
+}
+
+function createEntry(status, withModel) {
+  const isRunning = status.state === "receiving" || status.state === "checking";
+  const what = `${withModel ? `${status.model} ` : ""}${status.version ?? ""}`;
+  return h(
+    "li",
+    { class: "upload-entry", "data-upload": status.id, "data-state": status.state },
+    h(
+      "p",
+      null,
+      toneMark(...(STATES[status.state] ?? ["idle", status.state])),
+      status.state === "published" ? ` as ${what}: ` : ` ${what}: `,
+      h("code", null, status.file),
+      `, ${formatBytes(status.bytes)}, by ${status.actor}, `,
+      timestamp(status.at, "ago"),
+    ),
+    status.reason ? h("p", { class: "upload-reason" }, status.gate ? `${status.gate}: ${status.reason}` : status.reason) : null,
+    status.gates.length > 0 || isRunning
+      ? h("details", { open: isRunning || status.state === "refused" }, h("summary", null, "Gates"), createGateList(status.gates, isRunning))
+      : null,
+  );
+}

@@ -1,0 +1,345 @@
+"""Takes uploads of versions: makes room for each, lets it be checked and published, and removes what is left.
+
+Nothing here runs on the event loop or on the reconciler's thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from serving.domain.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    OperationRefused,
+    PublishRefused,
+    ServingError,
+    StoreFull,
+    Unavailable,
+    UploadRefused,
+)
+from serving.domain.report import GateResult
+from serving.domain.status import HistoryEntry
+from serving.domain.upload import (
+    TAR_FILE,
+    UploadBegun,
+    UploadDone,
+    UploadFailed,
+    UploadOutcome,
+    UploadRequest,
+    UploadState,
+    UploadStatus,
+)
+from serving.failpoints import reach
+from serving.lifecycle.candidate import Candidate
+from serving.lifecycle.inbox import UploadChanged, UploadMessage
+from serving.lifecycle.records import now_utc
+from serving.lifecycle.upload_checks import STOPPED, UploadChecks
+from serving.lifecycle.upload_table import UploadTable
+from serving.settings import StoreSettings
+from serving.store.numbering import list_names, require_free_model, require_free_version
+from serving.store.publishing import Published, require_artefact_name
+from serving.store.upload_directories import UploadDirectory, make_upload_directory, remove_abandoned_uploads
+
+MAX_UPLOADS = 2  # at once
+THREADS = MAX_UPLOADS + 2  # some are left for what begins and ends
+RETRY_SECONDS = 5
+TAR_BYTES = 64 << 10  # what an archive has beside its files
+NOTE_SECONDS = 0.5
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+log = structlog.get_logger("serving.uploads")
+
+
+@dataclass(eq=False, slots=True)
+class _Upload:
+    """One upload under way."""
+
+    id: str
+    request: UploadRequest
+    actor: str
+    candidate: Candidate
+    directory: UploadDirectory
+    shown_at: float = 0.0
+    outcome: Future[UploadOutcome] = field(default_factory=Future)
+    is_whole: bool = False
+
+
+class UploadDesk:
+    """Takes uploads. Any thread; no method waits for the disk or for a host.
+
+    `wake` asks for a look at the store.
+    """
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        checks: UploadChecks,
+        table: UploadTable,
+        post: Callable[[UploadMessage], None],
+        wake: Callable[[], None],
+        initializer: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._checks = checks
+        self._table = table
+        self._post = post
+        self._wake = wake
+        self._threads = ThreadPoolExecutor(THREADS, "serving-upload", initializer=initializer)
+        self._lock = threading.Lock()
+        self._under_way: dict[str, _Upload] = {}
+        self._beginning: set[object] = set()
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Remove what uploads to servers that have died have left."""
+        self._threads.submit(self._remove_leftovers)
+
+    def stop(self) -> None:
+        """Give up every upload, and wait until nothing is left of it. Blocks."""
+        with self._lock:
+            self._is_stopping = True
+            under_way = list(self._under_way.values())
+        for upload in under_way:
+            upload.candidate.cancel()
+            self.abandon(upload.id, STOPPED)
+        self._threads.shutdown()
+
+    def begin(self, request: UploadRequest, actor: str) -> Future[UploadBegun | UploadFailed]:
+        """Make room for an upload."""
+        begun: Future[UploadBegun | UploadFailed] = Future()
+
+        def work() -> None:
+            try:
+                answer: UploadBegun | UploadFailed = self._begin(request, actor)
+            except ServingError as error:
+                answer = UploadFailed.from_error(error)
+            except Exception as error:
+                log.exception("upload_failed", model=request.model)
+                answer = UploadFailed.from_error(Unavailable(type(error).__name__))
+            if not begun.set_running_or_notify_cancel():
+                if isinstance(answer, UploadBegun):
+                    self.abandon(answer.id, "the request was given up")
+                return
+            begun.set_result(answer)
+
+        self._submit(work, begun)
+        return begun
+
+    def note(self, upload_id: str, size: int) -> None:
+        """Take in how many bytes have arrived; it is shown twice a second."""
+        upload, now = self._under_way.get(upload_id), time.monotonic()
+        if upload is not None and self._table.change(upload_id, bytes=size) and now - upload.shown_at > NOTE_SECONDS:
+            upload.shown_at = now
+            self._post(UploadChanged(upload.request.model))
+
+    def finish(self, upload_id: str, size: int) -> Future[UploadOutcome]:
+        """Check and publish an upload whose body has been written; it goes on even if the future is cancelled."""
+        with self._lock:
+            upload = self._under_way.get(upload_id)
+            if upload is not None:
+                upload.is_whole = True
+        if upload is None:
+            gone: Future[UploadOutcome] = Future()
+            gone.set_result(UploadFailed.from_error(Unavailable(STOPPED)))
+            return gone
+        self._change(upload, bytes=size, state=UploadState.CHECKING)
+        self._submit(lambda: self._conclude(upload), upload.outcome)
+        return upload.outcome
+
+    def abandon(self, upload_id: str, reason: str) -> None:
+        """Give up an upload whose body has not arrived: nothing is left of it. Without effect once it has."""
+        with self._lock:
+            upload = self._under_way.get(upload_id)
+            if upload is None or upload.is_whole:
+                return
+            upload.is_whole = True  # whoever writes does so no more
+        with suppress(RuntimeError):
+            self._threads.submit(self._end, upload, Unavailable(reason))
+
+    # --- threads -----------------------------------------------------------------------------------------------------
+
+    def _submit(self, work: Callable[[], None], answer: Future[Any]) -> None:
+        try:
+            self._threads.submit(work)
+        except RuntimeError:  # it is stopping
+            answer.set_result(UploadFailed.from_error(Unavailable(STOPPED)))
+
+    def _begin(self, request: UploadRequest, actor: str) -> UploadBegun:
+        token = object()
+        with self._lock:
+            if self._is_stopping:
+                raise Unavailable(STOPPED)
+            self._require_turn(request)
+            self._beginning.add(token)
+        try:
+            max_bytes = self._require_possible(request)
+            upload = self._make_room(request, actor)
+        finally:
+            with self._lock:
+                self._beginning.discard(token)
+        return UploadBegun(upload.id, str(upload.directory.files), max_bytes)
+
+    def _require_turn(self, request: UploadRequest) -> None:
+        if len(self._under_way) + len(self._beginning) >= MAX_UPLOADS:
+            raise Unavailable(f"{MAX_UPLOADS} uploads are under way already; try again later", RETRY_SECONDS)
+        asked = [(one.request.model, one.request.version) for one in self._under_way.values()]
+        if request.version is not None and (request.model, request.version) in asked:
+            raise OperationRefused(
+                f"version '{request.version}' of '{request.model}' is being uploaded by another call"
+            )
+
+    def _require_possible(self, request: UploadRequest) -> int:
+        """Return how many bytes a body may have, or raise why nothing can be published for this request."""
+        root, most = self._settings.path, int(self._settings.max_artifact_mb * (1 << 20))
+        if request.file is None:
+            most += TAR_BYTES
+        else:
+            try:
+                require_artefact_name(request.file)
+            except PublishRefused as error:
+                raise InvalidInput(f"file: {error}") from None
+        if request.size is not None and request.size > most:
+            raise BodyTooLarge(f"the body has {request.size} bytes; store.max_artifact_mb allows {most}")
+        try:
+            require_free_model(str(root), request.model)
+            directory = root / request.model
+            if request.version is not None and directory.is_dir():
+                require_free_version(request.model, request.version, list_names(str(directory)))
+            free = shutil.disk_usage(root).free
+        except PublishRefused as error:
+            raise OperationRefused(str(error)) from None
+        except OSError as error:
+            raise OperationRefused(f"the store cannot be read: {error.strerror}") from None
+        if request.size is not None and request.size > free:
+            raise StoreFull(f"the store has {free} bytes left, and the body has {request.size}; make room there")
+        return most
+
+    def _make_room(self, request: UploadRequest, actor: str) -> _Upload:
+        try:
+            directory = make_upload_directory(self._settings.path, request.model)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise StoreFull(f"the store has no room: {error.strerror}") from None
+            why = error.strerror or str(error)
+            raise OperationRefused(
+                f"this server cannot write into its store: {why}; publish there by other means"
+            ) from None
+        reach("upload-begun")
+        upload_id = secrets.token_hex(6)
+        candidate = Candidate(request.model, request.version or "")
+        upload = _Upload(upload_id, request, actor, candidate, directory)
+        status = UploadStatus(
+            id=upload_id,
+            model=request.model,
+            version=request.version,
+            file=request.file or TAR_FILE,
+            state=UploadState.RECEIVING,
+            actor=actor,
+            at=now_utc(),
+        )
+        with self._lock:
+            is_late = self._is_stopping
+            if not is_late:
+                self._under_way[upload_id] = upload
+        if is_late:
+            directory.remove()
+            raise Unavailable(STOPPED)
+        self._table.add(status)
+        self._post(UploadChanged(request.model))
+        return upload
+
+    def _conclude(self, upload: _Upload) -> None:
+        reach("upload-received")
+        self._end(upload, self._publish(upload))
+
+    def _publish(self, upload: _Upload) -> Published | ServingError:
+        """Return what was published, or why nothing was."""
+        files, request, candidate = upload.directory.files, upload.request, upload.candidate
+        try:
+            return self._checks.publish(files, request, candidate, lambda result: self._note_gate(upload, result))
+        except PublishRefused as error:
+            return error if error.report is not None else OperationRefused(str(error))
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                return StoreFull(f"the store has no room for this version: {error.strerror}")
+            return Unavailable(f"the version cannot be written: {error.strerror or error}")
+        except ServingError as error:
+            return error
+        except Exception as error:
+            log.exception("upload_failed", model=request.model, version=candidate.version)
+            return Unavailable(f"a bug in the server ({type(error).__name__}); its log has the reason")
+
+    def _end(self, upload: _Upload, end: Published | ServingError) -> None:
+        """Remove what is left of an upload, say how it has ended, and answer."""
+        upload.directory.remove()
+        with self._lock:
+            self._under_way.pop(upload.id, None)
+        status = self._table.change(upload.id, **_describe_end(end))
+        assert status is not None
+        self._post(UploadChanged(upload.request.model, _describe_for_history(status)))
+        outcome: UploadOutcome
+        if isinstance(end, Published):
+            self._wake()
+            outcome = UploadDone(status)
+        elif isinstance(end, PublishRefused):
+            outcome = UploadFailed.from_error(UploadRefused(str(end), status))
+        else:
+            outcome = UploadFailed.from_error(end)
+        with suppress(InvalidStateError):  # whoever waited has gone
+            upload.outcome.set_result(outcome)
+
+    def _note_gate(self, upload: _Upload, result: GateResult) -> None:
+        known = self._table.find(upload.id)
+        gates = () if known is None else known.gates
+        self._change(upload, gates=(*gates, result), version=upload.candidate.version)
+
+    def _change(self, upload: _Upload, **changes: Any) -> UploadStatus | None:
+        found = self._table.change(upload.id, **changes)
+        if found is not None:
+            self._post(UploadChanged(upload.request.model))
+        return found
+
+    def _remove_leftovers(self) -> None:
+        with suppress(OSError):
+            removed = remove_abandoned_uploads(self._settings.path)
+            if removed:
+                log.warning("uploads_removed", count=removed, reason="their server had died before they were published")
+
+
+def _describe_end(end: Published | ServingError) -> dict[str, Any]:
+    """Return what changes in the status of an upload at its end."""
+    if isinstance(end, Published):
+        assert end.report is not None
+        found = {"version": end.version, "digest": end.digest, "gates": end.report.gates}
+        return {"state": UploadState.PUBLISHED, **found}
+    if isinstance(end, PublishRefused) and end.report is not None and end.report.refusal is not None:
+        refusal = end.report.refusal
+        found = {"gate": refusal.gate, "reason": refusal.evidence, "gates": end.report.gates}
+        return {"state": UploadState.REFUSED, **found}
+    return {"state": UploadState.FAILED, "reason": str(end)}
+
+
+def _describe_for_history(status: UploadStatus) -> HistoryEntry | None:
+    """Return the entry for a version that was published or refused; other ends concern no version."""
+    if status.state is UploadState.FAILED:
+        return None
+    reason = "published" if status.gate is None else f"refused by {status.gate}: {status.reason}"
+    return HistoryEntry(
+        at=status.at,
+        version=status.version,
+        digest=status.digest,
+        actor=status.actor,
+        event="upload",
+        reason=f"{status.file}, {status.bytes} bytes: {reason}",
+    )
