@@ -53,7 +53,7 @@ async function runDeed(deed, button, outcome, { api, announce, onDone }) {
 
 /** Return why a call failed, in the words of the server where it has answered. */
 export function explainProblem(problem) {
-  return problem.detail || problem.body?.error || problem.title || String(problem.message ?? problem);
+  return problem.body?.error || problem.detail || problem.title || String(problem.message ?? problem);
 }
 
 /** Show how something went; `tone` is good, busy or bad. */
