@@ -147,6 +147,7 @@ def test_names_of_features_and_classes_stay_text(open_model: Callable[..., Page]
     expect(details).to_contain_text(MARKUP)
     expect(details).to_contain_text("<b>yes</b>")
     expect(page.locator("#try")).to_contain_text(MARKUP)
+    expect(page.locator("#try").get_by_label(MARKUP, exact=True).locator("option")).to_have_text(["blue", "red"])
     page.get_by_role("button", name="Ask the model").click()
     expect(page.locator(".try-value")).to_contain_text("<b>")
     assert page.locator("#main img, #main b").count() == 0
@@ -221,6 +222,17 @@ def test_without_admin_it_says_how_to_get_it(open_model: Callable[..., Page]) ->
     expect(page.locator("#operate").get_by_role("button", name="Sign in")).to_be_visible()
     open_version(page, "2")
     expect(page.locator("[data-deed]:visible")).to_have_count(0)
+
+
+def test_a_page_that_only_shows_has_no_deeds(open_model: Callable[..., Page]) -> None:
+    page = open_model("iris", is_admin=False)
+    said = {"ui": "read", "scopes": ["read"], "signed_in": False, "expires_at": None, "uploads": True}
+    page.route("**/ui/session", lambda route: route.fulfill(json={**said, "needs": ["admin", "predict"]}))
+    page.reload()
+    expect(page.locator("#operate")).to_contain_text('server.ui = "read"')
+    expect(page.locator("#operate").get_by_role("button")).to_have_count(0)
+    expect(page.locator("[data-deed]:visible, .drop:visible")).to_have_count(0)
+    expect(page.locator(".try-curl code")).to_contain_text('-H "Authorization: Bearer $TOKEN"')
 
 
 def test_pin_and_unpin(open_model: Callable[..., Page], server: Server) -> None:
