@@ -22,7 +22,7 @@ import pytest
 import yaml
 from peculiar import HangsWhileLoading, Suicidal
 
-from tests.container.prometheus_process import START_SECONDS, Prometheus, needs, run_prometheus
+from tests.container.prometheus_process import START_SECONDS, Prometheus, free_port, needs, run_prometheus
 from tests.e2e.harness import NO_TLS, Server, constant, linear, serving, until, write_version
 from tests.e2e.test_workers import wait_all_serving, workers_of
 
@@ -96,7 +96,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         write_version(directory / "store" / model, 1, constant(1))
     write_version(directory / "store" / "shadow", 1, linear())
     write_version(directory / "store" / "dies", 1, constant(1, Suicidal))
-    settings = {"SERVING_SERVER__WORKERS": "2", "SERVING_ROLLOUT__STEP_SECONDS": NEVER}
+    settings = {
+        "SERVING_SERVER__WORKERS": "2",
+        "SERVING_ROLLOUT__STEP_SECONDS": NEVER,
+        "SERVING_RECORD__SAMPLE": "1",
+        "SERVING_TRACES__ENDPOINT": f"http://127.0.0.1:{free_port()}/v1/traces",  # where nobody listens
+        "SERVING_TRACES__SAMPLE": "0.2",
+    }
     for model in ("canary", "shadow", "ended"):
         strategy = "shadow" if model == "shadow" else "canary"
         settings[f"SERVING_MODELS__{model.upper()}__ROLLOUT__STRATEGY"] = strategy
@@ -255,4 +261,5 @@ def test_the_dashboard_is_whole() -> None:
         "Hosts and workers",
         "Memory and processor",
         "Edge limits",
+        "Records and traces",
     ]
