@@ -53,7 +53,6 @@ from serving.store.upload_directories import UploadDirectory, make_upload_direct
 
 MAX_UPLOADS = 2  # at once
 THREADS = MAX_UPLOADS + 2  # some are left for what begins and ends
-RETRY_SECONDS = 5
 TAR_BYTES = 64 << 10  # what an archive has beside its files
 NOTE_SECONDS = 0.5
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -72,7 +71,7 @@ class _Upload:
     directory: UploadDirectory
     shown_at: float = 0.0
     outcome: Future[UploadOutcome] = field(default_factory=Future)
-    is_whole: bool = False
+    is_taken: bool = False
 
 
 class UploadDesk:
@@ -145,27 +144,32 @@ class UploadDesk:
 
     def finish(self, upload_id: str, size: int) -> Future[UploadOutcome]:
         """Check and publish an upload whose body has been written; it goes on even if the future is cancelled."""
-        with self._lock:
-            upload = self._under_way.get(upload_id)
-            if upload is not None:
-                upload.is_whole = True
+        upload = self._take_over(upload_id)
         if upload is None:
-            gone: Future[UploadOutcome] = Future()
-            gone.set_result(UploadFailed.from_error(Unavailable(STOPPED)))
-            return gone
+            return _answer(UploadFailed.from_error(Unavailable(STOPPED)))
         self._change(upload, bytes=size, state=UploadState.CHECKING)
         self._submit(lambda: self._conclude(upload), upload.outcome)
         return upload.outcome
 
-    def abandon(self, upload_id: str, reason: str) -> None:
-        """Give up an upload whose body has not arrived: nothing is left of it. Without effect once it has."""
+    def abandon(self, upload_id: str, reason: str) -> Future[UploadOutcome]:
+        """Give up an upload whose body has not arrived; the future is done when nothing is left of it.
+
+        Without effect once the body has arrived.
+        """
+        upload, error = self._take_over(upload_id), Unavailable(reason)
+        if upload is None:
+            return _answer(UploadFailed.from_error(error))
+        self._submit(lambda: self._end(upload, error), upload.outcome)
+        return upload.outcome
+
+    def _take_over(self, upload_id: str) -> _Upload | None:
+        """Return an upload whose body was being received, and is no more; None for any other."""
         with self._lock:
             upload = self._under_way.get(upload_id)
-            if upload is None or upload.is_whole:
-                return
-            upload.is_whole = True  # whoever writes does so no more
-        with suppress(RuntimeError):
-            self._threads.submit(self._end, upload, Unavailable(reason))
+            if upload is None or upload.is_taken:
+                return None
+            upload.is_taken = True
+            return upload
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +196,7 @@ class UploadDesk:
 
     def _require_turn(self, request: UploadRequest) -> None:
         if len(self._under_way) + len(self._beginning) >= MAX_UPLOADS:
-            raise Unavailable(f"{MAX_UPLOADS} uploads are under way already; try again later", RETRY_SECONDS)
+            raise Unavailable(f"{MAX_UPLOADS} uploads are under way already; try again later")
         asked = [(one.request.model, one.request.version) for one in self._under_way.values()]
         if request.version is not None and (request.model, request.version) in asked:
             raise OperationRefused(
@@ -343,3 +347,9 @@ def _describe_for_history(status: UploadStatus) -> HistoryEntry | None:
         event="upload",
         reason=f"{status.file}, {status.bytes} bytes: {reason}",
     )
+
+
+def _answer(outcome: UploadOutcome) -> Future[UploadOutcome]:
+    found: Future[UploadOutcome] = Future()
+    found.set_result(outcome)
+    return found

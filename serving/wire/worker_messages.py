@@ -20,8 +20,8 @@
     TrafficList                         <-------  ListTraffic   (question)
     WorkerList                          <-------  ListWorkers   (question)
     UploadBegun, UploadFailed           <-------  BeginUpload   (question)
-    UploadDone, UploadFailed            <-------  FinishUpload  (question)
-                                        <-------  NoteUpload, AbandonUpload
+    UploadDone, UploadFailed            <-------  FinishUpload, AbandonUpload (question)
+                                        <-------  NoteUpload
 
 Graphs and the descriptors of hosts' channels travel beside their packet.
 """

@@ -224,9 +224,10 @@ class RemoteControl:
             raise found.to_error()
         return found.status
 
-    def abandon_upload(self, upload_id: str, reason: str) -> None:
+    async def abandon_upload(self, upload_id: str, reason: str) -> None:
         """Implement `UploadControl.abandon_upload`."""
-        self._channel.send(AbandonUpload(upload_id, reason))
+        with suppress(Unavailable):  # whoever has control next removes it
+            await self._ask(AbandonUpload(upload_id, reason))
 
     async def _ask(self, question: Any) -> Any:
         try:

@@ -17,6 +17,8 @@ const DONE = {
   load: () => "Loaded",
   label: (version) => `Label for ${version}`,
   unlabel: (version) => `Label removed from ${version}`,
+  upload: (version) => `Upload of ${version ?? "a version"}`,
+  "accept-state-loss": () => "Loss of state accepted",
   rollout: (version) => `Rollout of ${version ?? "new versions"}`,
 };
 const PAGE = 50;
