@@ -164,7 +164,7 @@ with TestClient(app) as client:
     ends_at = time.monotonic() + 60
     while client.get("/ask?bad=0").status_code != 200 and time.monotonic() < ends_at:
         time.sleep(0.05)
-    print(client.get("/ask?bad=0").json(), client.get("/ask?bad=1").json())
+    print("TRACES", client.get("/ask?bad=0").json(), client.get("/ask?bad=1").json())
 """
 WITHOUT = """
 import sys, time
@@ -210,7 +210,8 @@ def test_an_application_keeps_its_own_provider(collector: Collector, tmp_path: P
 def test_what_an_application_asks_a_model_is_a_part_of_its_own_trace(collector: Collector, tmp_path: Path) -> None:
     done = run_application(OWN_ROUTE, tmp_path, SERVING_TRACES__ENDPOINT=collector.endpoint)
     assert done.returncode == 0, done.stderr
-    good, bad = (found.split("-") for found in done.stdout.split())
+    line = next(line for line in done.stdout.splitlines() if line.startswith("TRACES"))
+    good, bad = (found.split("-") for found in line.split()[1:])
     call, *stages = collector.of_trace(good[0])
     assert (call.name, call.parent_id, call.attributes["serving.rows"], call.status) == ("predict", good[1], 1, 0)
     assert [stage.name for stage in stages] == ["admission", "graph"]
