@@ -237,6 +237,8 @@ class FakeUploads:
             file=request.file or "version.tar",
             bytes=len(body),
             state=UploadState.PUBLISHED,
+            gates=(GateResult(gate="load", verdict=Verdict.PASSED, evidence="loaded"),),
+            digest="sha256:4",
             actor=actor,
             at=NOON,
         )

@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api import problems
-from serving.api.access import AccessRefused
 from serving.api.endpoint import NOSNIFF
 from serving.api.origins import refuse_cross_site
 from serving.api.paths import (
@@ -25,11 +24,13 @@ from serving.api.paths import (
 )
 from serving.api.request_log import CLIENT_GONE
 from serving.api.services import services_of
+from serving.api.sessions import Session
 from serving.domain.errors import CrossSite, RequestRefused
 from serving.domain.server_names import ServerNames
 from serving.settings import TokenScope
 
 OPERATORS = "serving.operators"
+_SESSION = "serving.session"  # of a scope: the session that opens it to its sender, None without one
 MISDIRECTED = "serving.misdirected"  # of a scope: what is wrong with the name it is addressed to, for `http1` to say
 DOCS_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -110,6 +111,9 @@ class Edge:
 
         try:
             refusal = self._refusal(scope, path) if error is None else endpoints[protocol_of(path)].refuse(error)
+            session: Session | None = scope.get(_SESSION)
+            if session is not None:
+                receive = services_of(scope["app"]).sessions.end_with(session, receive)
             await (self._app if refusal is None else refusal)(scope, receive, send_with_header)
         except ClientDisconnect:
             status = status or CLIENT_GONE
@@ -120,7 +124,9 @@ class Edge:
         return status
 
     def _refusal(self, scope: Scope, path: str) -> Response | None:
-        """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
+        """Return the refusal of a path that is not on this port, None if it is; raise AccessRefused or CrossSite for a
+        client that may not have it.
+        """
         services = services_of(scope["app"])
         server = services.settings.server
         is_elsewhere = (
@@ -130,10 +136,7 @@ class Edge:
         if is_elsewhere or is_off:
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
         if is_read(scope["method"], path):
-            try:
-                services.sessions.check(TokenScope.READ, scope["method"], scope["serving.headers"])
-            except (AccessRefused, CrossSite) as refused:
-                return services.endpoints[protocol_of(path)].refuse(refused)
+            scope[_SESSION] = services.sessions.check(TokenScope.READ, scope["method"], scope["serving.headers"])
         return None
 
 

@@ -34,34 +34,35 @@ def refuse_cross_site(method: str, headers: Headers) -> None:
     """
     if method in _SAFE:
         return
-    site, origin = headers.get(SITE), headers.get(ORIGIN)
-    if site is not None:
-        if site.lower() not in _OWN:
-            raise _cross_site(site)
-    elif origin is not None and not _is_own(origin, headers.get(b"host", b"")):
-        raise _cross_site(origin)
+    _refuse_others(headers.get(SITE), headers.get(ORIGIN), headers)
 
 
 def refuse_other_pages(method: str, headers: Headers) -> None:
     """Raise CrossSite for a request that a session would open, unless the page of this server sends it.
 
-    To read, the user may ask for an address, too; browsers send neither header over plain HTTP to other machines then.
+    To read, it is enough that no other page sends it: browsers say less of a request that reads, and over plain HTTP to
+    another machine they do not send ``Sec-Fetch-Site``.
     """
     site, origin = headers.get(SITE), headers.get(ORIGIN)
     if method in _SAFE:
-        if site is not None and site.lower() not in _OWN:
-            raise _cross_site(site)
-    elif site is not None:
-        if site.lower() != _SAME:
-            raise CrossSite(_ONLY_PAGE)
-    elif origin is None or not _is_own(origin, headers.get(b"host", b"")):
+        _refuse_others(site, origin, headers)
+    elif (site.lower() != _SAME) if site is not None else (origin is None or not _is_own(origin, headers)):
         raise CrossSite(_ONLY_PAGE)
 
 
-def _is_own(origin: bytes, host: bytes) -> bool:
+def _refuse_others(site: bytes | None, origin: bytes | None, headers: Headers) -> None:
+    if site is not None:
+        if site.lower() not in _OWN:
+            raise _cross_site(site)
+    elif origin is not None and not _is_own(origin, headers):
+        raise _cross_site(origin)
+
+
+def _is_own(origin: bytes, headers: Headers) -> bool:
+    host = headers.get(b"host", b"")
     scheme, mark, authority = origin.lower().partition(b"://")
     port = _PORTS.get(scheme)
-    if not mark or port is None:
+    if not mark or not authority or port is None:
         return False
     return authority.removesuffix(port) == host.lower().removesuffix(port)
 

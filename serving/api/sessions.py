@@ -7,6 +7,7 @@ what its token opens, and ends at once when the token is changed or removed.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import hashlib
 import hmac
@@ -19,14 +20,14 @@ from secrets import token_bytes
 from typing import Literal, NamedTuple
 
 from serving.api.access import Access, AccessRefused, bearer
-from serving.api.bodies import Headers
+from serving.api.bodies import Headers, Message, Receive
 from serving.api.origins import refuse_other_pages
 from serving.domain.errors import Unavailable
 from serving.settings import TokenScope
 
 COOKIE = b"serving_session"
 LIFE_SECONDS = 12 * 3600
-MOST_COOKIES = 8  # of the name in one request: servers on other ports, or at other paths, of this host may set it, too
+MOST_COOKIES = 8  # of one name in one request: others, at other paths of this host, may set it, too
 
 _LABEL = b"serving: session of the page, 1"
 _TIME_BYTES, _NONCE_BYTES, _MAC_BYTES = 8, 16, 32
@@ -94,6 +95,18 @@ class Sessions:
             refuse_other_pages(method, headers)
         return session
 
+    def end_with(self, session: Session, receive: Receive) -> Receive:
+        """Return a `receive` of ASGI that says that the client has gone when the session ends: so does its stream."""
+
+        async def receive_in_time() -> Message:
+            try:
+                async with asyncio.timeout(session.expires_at - self._now()):
+                    return await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+
+        return receive_in_time
+
     def sign_in(self, token: bytes) -> tuple[Session, bytes] | None:
         """Return a new session for a token, and the value of its cookie; None for a token that is not known."""
         given = self._access.derive_key(token, _LABEL)
@@ -154,10 +167,19 @@ def _sign(key: bytes, content: bytes) -> bytes:
     return hmac.digest(key, content, hashlib.sha256)
 
 
+def name_cookie(headers: Headers) -> bytes:
+    """Return the name of the cookie where the client finds this server: `COOKIE`, with the port if its address has one.
+
+    A browser has one set of cookies for all ports of a host, so servers would overwrite each other's.
+    """
+    _, mark, port = headers.get(b"host", b"").rpartition(b":")
+    return b"%b_%b" % (COOKIE, port) if mark and port.isdigit() else COOKIE
+
+
 def _cookies_of(headers: Headers) -> Iterator[bytes]:
-    found = 0
+    wanted, found = name_cookie(headers), 0
     for part in headers.get(b"cookie", b"").split(b";"):
         name, _, value = part.strip().partition(b"=")
-        if name == COOKIE and found < MOST_COOKIES:
+        if name == wanted and found < MOST_COOKIES:
             found += 1
             yield value

@@ -95,7 +95,7 @@ class ServerClient:
         except ValueError:
             raise CallFailed(f"{url} did not answer in JSON; is it a serving server?") from None
         except (OSError, http.client.HTTPException) as error:
-            raise CallFailed(one_line(self._explain_no_answer(error))) from None
+            raise CallFailed(one_line(self.explain_no_answer(error))) from None
 
     def _build_headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "serving-cli"}
@@ -103,7 +103,8 @@ class ServerClient:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
 
-    def _explain_no_answer(self, error: Exception) -> str:
+    def explain_no_answer(self, error: Exception) -> str:
+        """Return why there is no answer."""
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):
             return f"{self.url} did not answer within {self.timeout_seconds:g} s"
@@ -118,10 +119,12 @@ class ServerClient:
             detail = document["detail"] if "detail" in document else document["error"]
         except (ValueError, KeyError, TypeError):
             return one_line(f"{error.url} answered {error.code} {error.reason}; is it a serving server?")
-        hint = (
-            _NO_CREDENTIALS.format(scope=self.scope.upper()) if error.code in (401, 403) and self.token is None else ""
-        )
-        return one_line(f"{detail}{hint}")
+        return one_line(self.add_hint(detail, error.code))
+
+    def add_hint(self, detail: str, status: int | None) -> str:
+        """Return why a call was refused, and what to do where no token was sent."""
+        lacks_token = status in (401, 403) and self.token is None
+        return f"{detail}{_NO_CREDENTIALS.format(scope=self.scope.upper()) if lacks_token else ''}"
 
 
 def choose_server_url(url: str | None, settings: ServerSettings, *, is_for_operators: bool = False) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serving.cli.client import choose_server_url
+from serving.cli.operate import TokenFile, connect_operator
 from serving.cli.options import Store, load_settings_with
 from serving.cli.output import one_line, show, show_error, show_progress, silence_logs
+from serving.cli.publish_remotely import RemotePublication, publish_remotely
 from serving.cli.report_output import describe_verdict, show_gates, show_report, show_report_as_json
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.listing import Listing
@@ -86,12 +88,24 @@ def publish(
         list[str] | None, typer.Option(metavar="K=V", help="A metric for the manifest; repeat for more.")
     ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEYFILE", help="The private key to sign it with.")] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send it to this server, which checks and publishes it.")
+    ] = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Check a model file and publish it.
 
-    It passes the same gates as in a server first; a refusal names the gate and says what to do.
+    It passes the same gates as in a server first; a refusal names the gate and says what to do. With --url a running
+    server does both; it takes versions only with store.uploads = true.
     """
     metrics = dict(_parse_metric(text) for text in metric or [])
+    if url is not None:
+        if store is not None:
+            raise typer.BadParameter("a server publishes into its own store", param_hint="--store")
+        key = None if sign is None else _load_signing_key(sign)
+        wanted = RemotePublication(file, model, version, golden, metrics, breaking, key)
+        publish_remotely(connect_operator(url, token_file), wanted)
+        return
     settings = load_settings_with(store=store)
     silence_logs()
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)

@@ -24,7 +24,7 @@ _HOP = b"connection"
 
 END_OF_HEAD = b"\r\n\r\n"
 MOST_KNOWN_HEADS, MOST_KNOWN_BYTES = 512, 1024
-# What such a head says is of its request alone, so it does not come again; and tokens are not kept.
+# What such a head says is of its request alone, so it does not come again; and tokens and sessions are not kept.
 _NEVER_KNOWN = frozenset({b"authorization", b"cookie", b"x-request-id", b"traceparent"})
 
 

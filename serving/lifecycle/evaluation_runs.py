@@ -105,6 +105,7 @@ class EvaluationRuns:
         comparison = self._comparison(model, record)
         source = record.entry.path if record.entry is not None else f"{record.model}/{record.version}"
         self._enter(record, State.LOADING)
+        record.gates_so_far = ()
         if record.trace is None:  # staged earlier: before a restart, or before it failed
             self.traces.begin(record)
 
@@ -114,6 +115,7 @@ class EvaluationRuns:
         def on_gate(result: GateResult) -> None:
             self._metrics.record_gate(result.gate, result.duration_seconds)
             self.traces.add_gate(record, result)
+            self._post(CandidateProgressed(model, record, result))
 
         self._start(
             model,
@@ -129,16 +131,26 @@ class EvaluationRuns:
             model.candidate.cancel()
 
     def note_progress(self, message: CandidateProgressed) -> None:
-        """Take in the state that an evaluation has come to, unless the evaluation has ended."""
-        record = message.record
-        if message.model.running is record and record.state is not message.state:
-            self._journal.move(record, message.state)
+        """Take in how far an evaluation has come, unless it has ended."""
+        record, progress = message.record, message.progress
+        if message.model.running is not record:
+            return
+        if isinstance(progress, GateResult):
+            before = [result.gate for result in record.gates_so_far]  # all speak anew where graphs were refused
+            known = before.index(progress.gate) if progress.gate in before else len(before)
+            record.gates_so_far = (*record.gates_so_far[:known], progress)
+            record.touch()
+            self._journal.dirty.add(record.model)
+        elif record.state is not progress:
+            self._journal.move(record, progress)
 
     def finish(self, message: CandidateFinished) -> None:
         """Take in how the work on a version has ended."""
         model, record = message.model, message.record
         self.running_count -= 1
         candidate, model.running, model.candidate = model.candidate, None, None
+        record.gates_so_far = ()
+        record.touch()
         error = message.outcome.exception()
         if error is not None:
             log.error("candidate_crashed", model=model.name, version=record.version, exc_info=error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from serving.domain.decision import Decision, DecisionOutcome
 from serving.domain.plan import Fact, ReplaceHost
+from serving.domain.report import GateResult
 from serving.domain.rollout import Shift
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
@@ -51,11 +52,11 @@ class PendingDecision:
 
 @dataclass(frozen=True, slots=True)
 class CandidateProgressed:
-    """The evaluation of a version has reached another state."""
+    """The evaluation of a version has reached another state, or a gate has given its verdict."""
 
     model: ModelRecord
     record: VersionRecord
-    state: State
+    progress: State | GateResult
 
 
 @dataclass(frozen=True, slots=True)

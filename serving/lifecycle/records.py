@@ -12,7 +12,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.environment import OWN
 from serving.domain.listing import Entry, Fingerprint
 from serving.domain.plan import Placement
-from serving.domain.report import CandidateReport
+from serving.domain.report import CandidateReport, GateResult
 from serving.domain.state import State, require_transition
 from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
@@ -42,8 +42,9 @@ class VersionRecord:
     `unfinished` says why they are not. `placement`: where it answers, from READY until it is unloaded; `host` is the
     number of its host, if it is hosted. `is_copy_lost`: its host is gone, and there is no undamaged copy of its files
     to start another one from. `fruitless_hosts` are the times (monotonic) at which its hosts ended lately without
-    being of use: see `Respawn`. `was_active`: it has been active since it was first seen. `trace` is that of the
-    candidate, from its staging until its outcome is exported, where candidates are traced.
+    being of use: see `Respawn`. `gates_so_far` have spoken in the evaluation that is under way. `was_active`: it has
+    been active since it was first seen. `trace` is that of the candidate, from its staging until its outcome is
+    exported, where candidates are traced.
     """
 
     model: str
@@ -61,6 +62,7 @@ class VersionRecord:
     reason: str | None = None
     is_held: bool = False
     report: CandidateReport | None = None
+    gates_so_far: tuple[GateResult, ...] = ()
     not_before: float = 0.0
     retry_at: datetime | None = None
     failures: int = 0
@@ -141,7 +143,7 @@ class VersionRecord:
                 memory_bytes=report.memory_bytes if report else None,
                 libraries=report.libraries if report else {},
                 signature=report.signature if report else None,
-                gates=report.gates if report else (),
+                gates=self.gates_so_far or (report.gates if report else ()),
                 compilation=report.compilation if report else None,
                 sandbox=report.sandbox if report else None,
                 needs=report.needs if report else None,

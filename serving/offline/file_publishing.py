@@ -37,7 +37,7 @@ def publish_file(
     Blocks. Raises what `check` raises, and PublishRefused, with the report when a gate refuses.
     """
     refuse_unsigned(settings, sign)
-    examples = None if golden is None else _read_golden(golden)
+    examples = None if golden is None else read_golden(golden)
     refuse_early(settings.store.path, model, version)
     if path.is_dir():
         raise PublishRefused(f"'{path}' is a directory; name the model file in it")
@@ -56,7 +56,8 @@ def publish_file(
         return publish_gated(evaluator, artifact.main, artifact.format, publication, settings, sign, started)
 
 
-def _read_golden(golden: Path) -> Golden:
+def read_golden(golden: Path) -> Golden:
+    """Read golden examples from a file; raises PublishRefused. Blocks."""
     try:
         return parse_golden(golden.read_bytes())
     except OSError as error:

@@ -19,7 +19,7 @@ from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, S
 from serving.domain.signature import Method
 from serving.rows.batch import Batch, Column, Prediction, Tensor
 from serving.rows.batch_merging import MAX_MERGED_BYTES, measure_batch, split_prediction
-from serving.telemetry.request_trace import RequestTrace, Stage
+from serving.telemetry.request_trace import RequestStage, RequestTrace
 from serving.wire.frames import Buffer, Frame, FrameKind
 from serving.wire.payloads import decode_answer, decode_detail, encode_batch, encode_tensors
 
@@ -79,7 +79,7 @@ class Queue:
         self.nbytes += request.nbytes
         self._requests[request] = None
         if request.trace is not None:
-            request.trace.enter(Stage.WAIT)
+            request.trace.enter(RequestStage.WAIT)
 
     def put_back(self, requests: Iterable[Request]) -> None:
         """Put requests that were sent without success back into their old places."""
@@ -166,7 +166,7 @@ def split(prediction: Prediction, requests: Sequence[Request]) -> list[Predictio
 
 def note_batch(trace: RequestTrace, rows: int, requests: int) -> None:
     """Note that a traced request goes to a host now, in a batch of so many rows of so many requests."""
-    trace.enter(Stage.HOST, **{"serving.batch.rows": rows, "serving.batch.requests": requests})
+    trace.enter(RequestStage.HOST, **{"serving.batch.rows": rows, "serving.batch.requests": requests})
 
 
 def _list_columns(batch: Batch) -> tuple[Column | Tensor, ...]:

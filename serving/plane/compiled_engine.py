@@ -16,7 +16,7 @@ from serving.plane.fair_turns import Turns
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import MAX_ANSWER_BYTES, Batch, Column, Prediction
 from serving.rows.integers import find_rounded
-from serving.telemetry.request_trace import REQUEST_TRACE, RequestTrace, Stage
+from serving.telemetry.request_trace import REQUEST_TRACE, RequestStage, RequestTrace
 
 if TYPE_CHECKING:
     from serving.plane.graph import GraphSession, PiecewiseAnswer
@@ -83,14 +83,14 @@ class CompiledEngine:
         _refuse_integers(batch, self._signature)
         trace = REQUEST_TRACE.get()
         if trace is not None:
-            trace.enter(Stage.GRAPH)
+            trace.enter(RequestStage.GRAPH)
         answer = self.answer_now(method, batch)
         if answer is not None:
             return answer
         nbytes = _require_room(batch.rows, self._bounds.answer_bytes[method])
         if trace is not None:
             trace.take_back()
-            trace.enter(Stage.WAIT)
+            trace.enter(RequestStage.WAIT)
         work = _Answering(self._guard, self._bounds, self._sessions[method], method, batch, trace)
         try:
             await self._turns.run(self, work, nbytes + _estimate_bytes(batch), deadline_seconds)
@@ -132,7 +132,7 @@ class _Answering:
         """Do the next piece; returns whether it was the last. Blocks; raises InvalidInput, ModelFailed."""
         if self._answer is None:
             if self._trace is not None:
-                self._trace.enter(Stage.GRAPH)
+                self._trace.enter(RequestStage.GRAPH)
             self._answer = self._begin_answer()
         return self._answer.step()
 

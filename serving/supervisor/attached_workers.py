@@ -254,11 +254,15 @@ class AttachedWorkers:
         log.info("worker_ended", worker=process.index, pid=process.peer.pid)
         self._control.tell()
 
+    def _end_link(self, link: WorkerLink) -> None:
+        link.has_ended.set()
+        self._control.end_link(link)
+
     def _run_link(self, process: _Attached, sock: socket.socket) -> None:
         link = WorkerLink(process.index, process.peer.pid, os.dup(process.pidfd))
         link.channel = WorkerChannel(
             *(sock, TYPES, lambda received: self._control.take(link, received)),
-            *(lambda: self._control.end_link(link), f"worker-{link.index}"),
+            *(lambda: self._end_link(link), f"worker-{link.index}"),
         )
         process.link, process.sock = link, sock  # first, so that it is told what is published from now on
         self._control.greet(link)

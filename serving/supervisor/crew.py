@@ -181,7 +181,11 @@ class Crew:
         self._metrics.start_worker(berth.index, sheet, pid)
         link = WorkerLink(berth.index, pid, pidfd)
         link.channel = WorkerChannel(
-            ours, TYPES, lambda received: self._take(link, received), lambda: self._end(link), f"worker-{berth.index}"
+            ours,
+            TYPES,
+            lambda received: self._take(link, received),
+            lambda: self._end_link(link),
+            f"worker-{berth.index}",
         )
         reach("worker-forked")
         berth.link, berth.started_at = link, datetime.now(UTC)
@@ -191,6 +195,10 @@ class Crew:
         if self._is_stopping.is_set():
             link.send_signal(signal.SIGTERM)
         return link
+
+    def _end_link(self, link: WorkerLink) -> None:
+        link.has_ended.set()
+        self._end(link)
 
     def _add(self, link: WorkerLink) -> None:
         """Let a worker load what there is, then serve; it is replaced if that fails, for whatever reason."""

@@ -212,8 +212,7 @@ class SharedControl:
             link.channel.ask(Sync()).add_done_callback(note)
 
     def end_link(self, link: WorkerLink) -> None:
-        """Note that the channel of a worker has ended."""
-        link.has_ended.set()
+        """Give up what a worker was doing for control, because its channel has ended."""
         self._uploads.end(link)
 
     def _read_history(self, received: Received, question: ReadHistory | ReadEvents) -> None:

@@ -30,7 +30,7 @@ class CandidateTrace:
     def __init__(self, model: str, version: str) -> None:
         self._trace_id, self._span_id = make_id(TRACE_ID_BITS), make_id(SPAN_ID_BITS)
         self._clock = SpanClock()
-        self._begins_at_ns = self._ends_at_ns = self._clock.now_ns()
+        self._begins_at_ns = self._ends_at_ns = self._gate_ended_at_ns = self._clock.now_ns()
         self._attributes: dict[str, AttributeValue] = {"serving.model": model, "serving.version": version}
         self._parts: list[FinishedSpan] = []
         self._events: list[SpanEvent] = []
@@ -48,9 +48,13 @@ class CandidateTrace:
         self._add(part, began, self._clock.now_ns(), {})
 
     def add_gate(self, result: GateResult) -> None:
-        """Add a gate that has just ended in another process, which has measured how long it took."""
-        ends_at_ns = self._clock.now_ns()
-        begins_at_ns = max(ends_at_ns - int(result.duration_seconds * _NS), self._begins_at_ns)
+        """Add a gate that has just ended in another process, which has measured how long it took.
+
+        Gates follow one another; the news of one may take longer to come than the next gate.
+        """
+        duration_ns = int(result.duration_seconds * _NS)
+        begins_at_ns = max(self._clock.now_ns() - duration_ns, self._gate_ended_at_ns)
+        self._gate_ended_at_ns = ends_at_ns = begins_at_ns + duration_ns
         evidence = _evidence_of(result)
         attributes: dict[str, AttributeValue] = {"serving.gate": result.gate, "serving.verdict": result.verdict.value}
         if evidence:

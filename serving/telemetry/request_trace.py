@@ -21,7 +21,7 @@ from serving.telemetry.spans import (
 from serving.telemetry.trace_context import TraceParent
 
 
-class Stage(StrEnum):
+class RequestStage(StrEnum):
     """The stages of a prediction. The names are those of the spans."""
 
     ADMISSION = "admission"  # token, lease, body read, rows checked
@@ -34,21 +34,32 @@ class Stage(StrEnum):
 class RequestTrace:
     """One traced request. A stage ends where the next one begins; one thread at a time.
 
-    `attributes` are those of the whole request.
+    `attributes` are those of the whole request. An INTERNAL one is part of a request of an application.
     """
 
-    __slots__ = ("_clock", "_ends_at_ns", "_error", "_name", "_parent", "_stages", "attributes", "span_id", "trace_id")
+    __slots__ = (
+        "_clock",
+        "_ends_at_ns",
+        "_error",
+        "_name",
+        "_parent",
+        "_role",
+        "_stages",
+        "attributes",
+        "span_id",
+        "trace_id",
+    )
 
-    def __init__(self, trace_id: int, parent: TraceParent | None) -> None:
+    def __init__(self, trace_id: int, parent: TraceParent | None, role: SpanRole = SpanRole.SERVER) -> None:
         self.trace_id, self.span_id = trace_id, make_id(SPAN_ID_BITS)
         self.attributes: dict[str, AttributeValue] = {}
-        self._parent = parent
+        self._parent, self._role = parent, role
         self._clock = SpanClock()
         self._stages: list[tuple[str, int, Attributes]] = [("", self._clock.now_ns(), {})]  # the first: before any
         self._name, self._ends_at_ns = "", 0
         self._error: str | None = None
 
-    def enter(self, stage: Stage, **attributes: AttributeValue) -> None:
+    def enter(self, stage: RequestStage, **attributes: AttributeValue) -> None:
         """Begin a stage, with attributes of its own, and end the one before."""
         self._stages.append((stage, self._clock.now_ns(), attributes))
 
@@ -78,19 +89,18 @@ class RequestTrace:
             self._stages[0][1],
             self._ends_at_ns,
             self.attributes,
-            SpanRole.SERVER,
+            self._role,
             self._error,
             trace_state=state,
-            is_parent_remote=parent is not None,
+            is_parent_remote=parent is not None and self._role is SpanRole.SERVER,
         )
-        ends = [*(begins_at_ns for _, begins_at_ns, _ in stages[1:]), self._ends_at_ns]
         spans = [request]
-        for place, ((name, begins_at_ns, attributes), ends_at_ns) in enumerate(zip(stages, ends, strict=True)):
-            error = self._error if place == len(stages) - 1 else None
+        for place, (name, begins_at_ns, attributes) in enumerate(stages, 1):
+            is_last = place == len(stages)
             span = FinishedSpan(
-                *(name, self.trace_id, make_id(SPAN_ID_BITS), self.span_id),
-                *(begins_at_ns, ends_at_ns, attributes),
-                error=error,
+                *(name, self.trace_id, make_id(SPAN_ID_BITS), self.span_id, begins_at_ns),
+                *(self._ends_at_ns if is_last else stages[place][1], attributes),
+                error=self._error if is_last else None,
                 trace_state=state,
             )
             spans.append(span)

@@ -22,9 +22,9 @@ pytest.importorskip("playwright.sync_api", reason="no Playwright here: make inst
 from playwright.sync_api import (
     Browser,
     BrowserContext,
+    BrowserType,
     ConsoleMessage,
     Page,
-    Playwright,
     Request,
     WebError,
     expect,
@@ -38,10 +38,10 @@ __all__ = [
     "BrowserContext",
     "Page",
     "PageWatch",
-    "Playwright",
     "expect",
     "find_chromium",
     "launch",
+    "new_context",
     "open_browser",
     "sign_in",
     "sync_playwright",
@@ -129,9 +129,9 @@ def find_chromium() -> str:
     return found
 
 
-def launch(playwright: Playwright, *arguments: str) -> Browser:
-    """Start a headless Chromium of its own."""
-    return playwright.chromium.launch(
+def launch(chromium: BrowserType, *arguments: str) -> Browser:
+    """Start a headless Chromium of its own; `chromium` is ``browser.browser_type`` where one runs already."""
+    return chromium.launch(
         executable_path=find_chromium(),
         chromium_sandbox=os.geteuid() != 0,  # root cannot have it
         args=list(arguments),
@@ -145,7 +145,7 @@ def open_browser(*arguments: str) -> Iterator[Browser]:
     find_chromium()
     with sync_playwright() as playwright:
         expect.set_options(timeout=WAIT_MILLISECONDS)
-        browser = launch(playwright, *arguments)
+        browser = launch(playwright.chromium, *arguments)
         try:
             yield browser
         finally:

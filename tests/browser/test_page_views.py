@@ -55,8 +55,8 @@ def test_every_model_is_a_row_that_says_what_answers(page: Page, server: Server)
     expect(cell(page, COMPILED, "active")).to_have_text("2 active")
     expect(cell(page, COMPILED, "engine")).to_have_text("onnx")
     expect(cell(page, HOSTED, "engine")).not_to_have_text("onnx")
-    expect(page.locator(".facts")).to_contain_text("Ready")
-    expect(page.locator(".facts")).to_contain_text(re.compile(r"\d+ of \d+ models active"))
+    expect(page.locator(".head-facts")).to_contain_text("Ready")
+    expect(page.locator(".head-facts")).to_contain_text(re.compile(r"\d+ of \d+ models active"))
     assert page.title() == "Models · serving"
 
 
@@ -189,7 +189,7 @@ def test_times_are_filtered_and_shown_in_the_zone_that_is_said(open_page: Callab
 
 def test_older_entries_come_when_somebody_asks(open_page: Callable[..., Page], server: Server) -> None:
     server.wait_active(COMPILED, 2)
-    for _ in range(55):
+    for _ in range(48):
         assert server.operate("POST", f"/models/{COMPILED}/pin", {"version": "2"}).is_success
         assert server.operate("DELETE", f"/models/{COMPILED}/pin").is_success
     page = open_page(f"/ui/#/history?model={COMPILED}")

@@ -56,6 +56,20 @@ def test_a_harmful_version_is_refused_and_nothing_else_changes(strict: Server, n
     until(lambda: {host.pid for host in strict.hosts()} <= hosts, "its host being gone")
 
 
+def test_gates_that_have_spoken_are_shown_while_the_next_one_runs(strict: Server) -> None:
+    strict.drop("hangs", 1, constant(1, peculiar.HangsWhileLoading))
+    first = ["published", "integrity", "provenance", "format"]
+
+    def gates() -> list[str]:
+        seen = strict.version("hangs", 1)
+        assert seen.get("state") != "REJECTED", seen
+        return [gate["gate"] for gate in seen.get("gates", [])]
+
+    until(lambda: gates() == first, "the gates before the one that hangs")
+    refused = strict.wait_state("hangs", 1, "REJECTED")
+    assert [gate["gate"] for gate in refused["gates"]] == [*first, "load"]
+
+
 def test_a_version_whose_answers_are_not_numbers_is_refused(strict: Server) -> None:
     strict.drop("nan", 1, constant(1, peculiar.NotFinite))
     refused = strict.wait_state("nan", 1, "REJECTED")

@@ -189,6 +189,7 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "refresh",
         "accept-state-loss",
         "bench",
+        "replay",
         "environment",
     ]
     assert re.findall(r"^  ([a-z][a-z-]+) {2,}\S", done.stdout, re.MULTILINE) == commands

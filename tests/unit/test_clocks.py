@@ -15,6 +15,7 @@ ALLOWED = {
     "api/events/event_feed.py": "tells clients the time here",
     "api/sessions.py": "ends sessions in all processes alike; too long a life is none (test_page_session.py)",
     "cli/rollout_command.py": "says how long a step has lasted, for people",
+    "cli/publish_remotely.py": "dates a manifest",
     "environments/create_environment.py": "dates a record, for people",
     "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone_files.py)",
     "lifecycle/records.py": "dates a state, for people",
@@ -28,7 +29,9 @@ ALLOWED = {
     "recording/recorder.py": "dates a record, for people",
     "supervisor/attached_workers.py": "dates the start of a process, for people",
     "supervisor/crew.py": "dates a worker's start, for people",
+    "telemetry/dropped_spans.py": "dates a counter, for Prometheus",
     "telemetry/fallbacks.py": "dates a counter, for Prometheus",
+    "telemetry/spans.py": "dates a trace at its beginning; the rest of it is monotonic",
     "store/descriptors.py": "orders the cache by use; never before an earlier mark (test_staging.py)",
     "store/list_store.py": "whether a change is too fresh to trust its time; then read again (test_model_directory.py)",
 }

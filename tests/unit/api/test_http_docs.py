@@ -35,6 +35,7 @@ EXCHANGE = re.compile(
     r"(?:<!-- ([a-z ]+) -->\n)?```http\n(.*?)```\n\n```http\nHTTP/1\.1 (\d+)[^\n]*\n(.*?)```", re.DOTALL
 )
 ANYTHING = "..."
+SETTINGS: dict[str, Any] = {"uploads": {"store": {"uploads": True}}, "no token": {"security": {}}}
 STATUSES = {
     "rollout": make_status(make_model_status().model_copy(update={"rollout": make_rollout_status()})),
     "starting": make_status(make_model_status(active=None), has_started=False),
@@ -62,8 +63,8 @@ def app_for(situation: str) -> FastAPI:
         return make_app(make_reference(iris=None), make_status(make_refused_status()))
     if situation in STATUSES:
         return make_app(status=STATUSES[situation])
-    if situation == "no token":
-        return make_app(security={})
+    if situation in SETTINGS:
+        return make_app(**SETTINGS[situation])
     engine = FakeEngine()
     servable = make_servable("iris", "3", engine)
     if situation == "failing":

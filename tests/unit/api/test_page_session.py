@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from http.cookies import SimpleCookie
@@ -160,6 +161,7 @@ def test_a_bearer_token_goes_before_a_session_and_no_other_authorization_does() 
 
 # --- who sends it -----------------------------------------------------------------------------------------------------
 
+TENSORS = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": ROW["input"]}]}
 CHANGES = [
     ("POST", "/refresh", None),
     ("POST", "/models/iris/pin", {"version": "3"}),
@@ -170,6 +172,9 @@ CHANGES = [
     ("POST", "/v2/repository/index", None),
     ("POST", "/predict", ROW),
     ("POST", "/models/iris/predict", ROW),
+    ("POST", "/v1/models/iris:predict", {"instances": [ROW["input"]]}),
+    ("POST", "/v2/models/iris/infer", TENSORS),
+    ("POST", "/invocations", {"inputs": [ROW["input"]]}),
     ("DELETE", "/ui/session", None),
 ]
 FOREIGN = [
@@ -217,8 +222,9 @@ def test_a_session_reads_for_this_origin_and_for_the_address_bar_only() -> None:
         for site in ("same-origin", "none", None):
             headers = cookie if site is None else {**cookie, "sec-fetch-site": site}
             assert call(app, "GET", path, headers=headers).status_code == 200
-        for site in ("same-site", "cross-site", "other"):
-            assert call(app, "GET", path, headers={**cookie, "sec-fetch-site": site}).status_code == 403
+        assert call(app, "GET", path, headers={**cookie, "origin": "http://test"}).status_code == 200
+        for headers in ({"sec-fetch-site": "other"}, {"origin": "http://"}, *FOREIGN):
+            assert call(app, "GET", path, headers={**cookie, **headers}).status_code == 403
 
 
 def test_what_is_open_without_a_token_stays_open_with_a_session_or_with_a_strange_cookie() -> None:
@@ -281,6 +287,18 @@ def test_below_a_mount_point_the_cookie_is_for_what_is_below_it() -> None:
     assert call(outer, "POST", "/ml/refresh").status_code == 401  # type: ignore[arg-type]
 
 
+def test_servers_on_two_ports_of_a_host_have_a_cookie_each() -> None:
+    """Browsers send the cookies of a host to all of its ports, and a server takes its own only."""
+    app = make_app(security=ALL)
+    names = {"test": "serving_session", "test:8000": "serving_session_8000", "[::1]": "serving_session"}
+    for host, name in {**names, "[::1]:8001": "serving_session_8001", "test:": "serving_session"}.items():
+        cookie = cookie_of(sign_in(app, host=host))
+        assert cookie.startswith(f"{name}=")
+        assert show(app, host=host, cookie=cookie)["signed_in"] is True
+        assert show(app, host="test:9999", cookie=cookie)["signed_in"] is False
+        assert call(app, "DELETE", "/ui/session", headers={"host": host}).headers["set-cookie"].startswith(f"{name}=;")
+
+
 def test_signing_out_removes_the_cookie() -> None:
     app = make_app(security=ALL)
     for headers in (session_of(app), {}):
@@ -306,6 +324,24 @@ def test_a_session_ends_by_itself_and_is_not_prolonged_by_use() -> None:
     clock.now = NOW - 1  # the clock was set back: a session that would live too long is none
     with pytest.raises(AccessRefused):
         check(sessions, value)
+
+
+def test_a_request_that_a_session_opens_ends_with_it() -> None:
+    clock = Clock()
+    sessions = sessions_of(ALL, now=clock)
+    found = sessions.sign_in(TOKEN.encode())
+    assert found is not None
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def at_once() -> Any:
+        return {"type": "http.request"}
+
+    clock.now = found[0].expires_at - 0.01
+    assert run(sessions.end_with(found[0], never)()) == {"type": "http.disconnect"}  # type: ignore[arg-type]
+    clock.now = NOW
+    assert run(sessions.end_with(found[0], at_once)()) == {"type": "http.request"}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +410,7 @@ def test_what_is_no_cookie_of_this_server_is_none() -> None:
 
 
 def test_of_several_cookies_one_that_is_ours_counts() -> None:
-    """A server on another port, or at another path, of this host may have set one under the same name."""
+    """A server at another path of this host may have set one under the same name."""
     app = make_app(security=ALL)
     own = session_of(app)["cookie"]
     for cookie in (f"serving_session=x; {own}", f"{own}; serving_session=x", f"a=b;{own};c", f'b="serving"; {own}'):

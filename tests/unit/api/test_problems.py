@@ -38,6 +38,8 @@ EXPECTED = {
     errors.StateUnavailable: 503,
     errors.StoreUnavailable: 503,
     errors.DeadlineExceeded: 504,
+    errors.UploadsOff: 403,
+    errors.StoreFull: 507,
 }
 
 
@@ -61,7 +63,7 @@ def test_types_are_unique_and_all_other_errors_are_the_servers_own() -> None:
     slugs = [kind.slug for kind in KINDS.values()]
     assert len(slugs) == len(set(slugs))
     tree = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ServingError)}
-    callers = {errors.RequestRefused, *EXPECTED}
+    callers = {errors.RequestRefused, errors.UploadRefused, *EXPECTED}
     for kind in tree - callers:
         assert kind_of(kind("x")) is INTERNAL
 

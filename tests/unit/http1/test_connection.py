@@ -225,6 +225,7 @@ def test_a_known_head_changes_no_answer(name: str) -> None:
         (predict(LATER),),
         (predict(headers=CLOSE),),
         (predict(headers=b"Authorization: Bearer x\r\n"),),
+        (predict(headers=b"Cookie: serving_session=x\r\n"),),
         (predict(headers=b"X-Request-Id: 1\r\n"),),
         (predict(headers=b"X: " + b"x" * MOST_KNOWN_BYTES + b"\r\n"),),
         (request(b"/predict", CHUNKED) + CHUNKS,),

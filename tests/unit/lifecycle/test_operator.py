@@ -32,6 +32,7 @@ from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
 from serving.lifecycle.reconciler import Reconciler
+from serving.lifecycle.upload_table import UploadTable
 from tests.fakes import run
 from tests.unit.lifecycle.control import Control, entry
 
@@ -85,7 +86,8 @@ class Scene:
         operations = Operations(poller, control.table, exclusion, history, journal, control.table.rollouts)
         self.state = SimpleNamespace(status=Status())
         self.reconciler = Reconciler(
-            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments)
+            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments),
+            UploadTable(),
         )
         self.operator = ReconcilerOperator(self.reconciler, history)
         self.reconciler.start()

@@ -128,6 +128,11 @@ def test_keys_of_objects_are_left_out_at_any_depth_of_rows_and_answers() -> None
     assert row["name"] == "secret", "what a client sent is not changed"
 
 
+def test_an_object_can_be_left_out_whole() -> None:
+    (found,) = encode(make_request(Batch(1, columns=([{"name": "secret"}],)), signature=OBJECTS), "object")
+    assert (found["features"], found["left_out"]) == ({}, ["object"])
+
+
 def test_a_text_model_can_be_recorded_without_the_text() -> None:
     (found,) = encode(make_request(Batch(1, columns=(["secret"],)), signature=TEXTS), "text")
     assert (found["features"], found["left_out"]) == ({}, ["text"])

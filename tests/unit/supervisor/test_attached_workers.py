@@ -40,7 +40,12 @@ NEWER = Hello("9.0", SAME.settings, wire=SAME.wire + 1)
 def workers(tmp_path: Path) -> Iterator[AttachedWorkers]:
     planes = SimpleNamespace(add=lambda _: None, remove=lambda _: None)
     control: Any = SimpleNamespace(
-        metrics=ServiceMetrics("0"), tell=lambda: None, greet=lambda _: None, take=lambda *_: None, planes=planes
+        metrics=ServiceMetrics("0"),
+        tell=lambda: None,
+        greet=lambda _: None,
+        take=lambda *_: None,
+        planes=planes,
+        end_link=lambda _: None,
     )
     with listen_for_processes(tmp_path) as listener:
         workers = AttachedWorkers(control, SETTINGS, listener, make_words("test"))

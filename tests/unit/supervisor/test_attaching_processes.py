@@ -86,6 +86,9 @@ class Control:
     def take(self, link: WorkerLink, received: Received) -> None:
         """Nobody asks anything."""
 
+    def end_link(self, link: WorkerLink) -> None:
+        """Nothing was under way."""
+
     def start_child(self) -> subprocess.Popen[bytes]:
         """Start a process that attaches, as far as control can tell."""
         child = subprocess.Popen(["sleep", "60"])

@@ -46,7 +46,7 @@ def make_crew(nursery: Nursery, planes: Any, greet: Any = lambda _: None) -> Cre
     )
     return Crew(
         *(nursery, planes, [[]], make_words("beats"), 20.0),  # type: ignore[arg-type]
-        *(lambda *_: None, greet, lambda: None, counts, ConnectionForwarder(())),  # type: ignore[arg-type]
+        *(lambda *_: None, greet, lambda _: None, lambda: None, counts, ConnectionForwarder(())),  # type: ignore[arg-type]
     )
 
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.service_metrics import ServiceMetrics
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
 from serving.telemetry.traffic import ROWS, VersionLeases, statuses_of
 
@@ -60,6 +61,24 @@ def test_a_dead_workers_counts_are_kept_once() -> None:
     for _ in range(2):
         summed.absorb(worker.sheet)
     assert summed.sum() == before
+
+
+def test_records_are_summed_over_live_and_dead_workers_and_shown_only_where_there_are_any() -> None:
+    summed = SummedTraffic()
+    first, second = Worker(0, summed), Worker(1, summed)
+    assert summed.read_records() is None
+    assert not [family for family in summed.collect() if "record" in family.name]
+    first.metrics.make_record_counts().count_written(3)
+    counts = second.metrics.make_record_counts()
+    counts.count_dropped()
+    counts.count_lost(2)
+    counts.count_failure()
+    shown = {"serving_records": 3, "serving_record_dropped": 3, "serving_record_failures": 1}
+    for end in (None, first, second):
+        if end is not None:
+            summed.absorb(end.sheet)
+        families = [family for family in summed.collect() if "record" in family.name]
+        assert {family.name: family.samples[0].value for family in families} == shown
 
 
 def test_a_forgotten_version_begins_anew_though_its_old_record_is_still_there() -> None:
@@ -181,3 +200,18 @@ class AnyOrder(RuleBasedStateMachine):
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestAnyOrder.pytestmark = pytestmark
+
+
+def test_dropped_spans_are_summed_over_workers_dead_ones_included() -> None:
+    metrics = ServiceMetrics("0")
+    assert b"serving_trace_spans_dropped" not in metrics.render(())[0]
+    count_here = metrics.count_traces()
+    sheets = [CountSheet.create(RECORDS) for _ in range(2)]
+    counting = [Metrics("0", CountSheet(os.dup(sheet.fd), RECORDS)).count_traces() for sheet in sheets]
+    for index, sheet in enumerate(sheets):
+        metrics.start_worker(index, sheet, os.getpid())
+    count_here(1)
+    counting[0](10)
+    counting[1](100)
+    metrics.end_worker(0, 0.0)
+    assert b"serving_trace_spans_dropped_total 111.0\n" in metrics.render(())[0]

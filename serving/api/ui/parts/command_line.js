@@ -2,9 +2,9 @@
 
 import { urlOf } from "../api_client.js";
 import { h, setText } from "../dom.js";
+import { joinWords } from "./shell_words.js";
 
 const SHOWN_MS = 2_000;
-const PLAIN_WORD = /^[\w@%+=:,./-]+$/;
 
 /**
  * Returns an element that shows a command.
@@ -28,16 +28,7 @@ export function commandLine(command) {
  * @returns {string}
  */
 export function servingCommand(...words) {
-  return ["serving", ...words.map(quoteWord), "--url", urlOf("").replace(/\/$/, "")].join(" ");
-}
-
-/**
- * Returns a word as a shell reads it.
- * @param {string} word
- * @returns {string}
- */
-export function quoteWord(word) {
-  return PLAIN_WORD.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+  return joinWords(["serving", ...words, "--url", urlOf("").replace(/\/$/, "")]);
 }
 
 /** Copies; where the browser forbids that (plain HTTP from afar), selects the text instead and returns false. */

@@ -19,7 +19,7 @@ export function createProof(compilation) {
     h("p", { class: "proof-verdict" }, toneMark(...mark), " ", compilation.reason),
     h(
       "dl",
-      { class: "facts" },
+      { class: "fact-list" },
       createFact("Compared", tried === 0 ? null : `${formatCount(tried, "row")}: ${listKinds(compilation.rows)}`),
       createFact(
         "Largest difference",

@@ -20,7 +20,7 @@ export function createSignature(signature, known) {
     { class: "signature" },
     h(
       "dl",
-      { class: "facts" },
+      { class: "fact-list" },
       createFact("Kind", signature.kind.replaceAll("_", " ")),
       createFact("Takes", `${describeInput(signature)}; fitted on ${CONTAINERS[signature.container] ?? signature.container}`),
       createFact("Methods", signature.methods.join(", ")),

@@ -17,7 +17,7 @@ export function createTryForm(name, context) {
   const fieldsBox = h("div");
   const curlBox = h("div", { class: "try-curl" });
   const answer = h("div", { class: "try-answer", hidden: true });
-  const swap = h("button", { type: "button", class: "button quiet small" }, "");
+  const swap = h("button", { type: "button", class: "button quiet small" }, "Type the row as JSON");
   const submit = h("button", { type: "submit", class: "button primary" }, "Ask the model");
   const closed = h("p", { class: "muted", hidden: true });
   const form = h(

@@ -10,7 +10,7 @@ import { toneMark } from "./state_mark.js";
 export function createVersionFacts(version) {
   return h(
     "dl",
-    { class: "facts" },
+    { class: "fact-list" },
     createFact("Digest", version.digest === null ? null : commandLine(version.digest)),
     createFact("Engine", version.engine),
     createFact("Memory", version.memory_bytes === null ? null : formatBytes(version.memory_bytes)),
