@@ -71,10 +71,13 @@ def test_nothing_is_missed_while_the_server_restarts(open_page: Open, server: Se
     for page in (models, history):
         expect(connection(page)).to_have_text("Reconnecting")
         expect(page.get_by_label("Reconnecting to the server")).to_contain_text("What is shown was true")
+        page.context.set_offline(True)  # so that all of it happens while no page looks
     version = str(max(int(one.name) for one in (server.store / HOSTED).iterdir() if one.name.isdecimal()) + 1)
     server.drop(HOSTED, version, constant(5))
     server.start(wait_ready=True, port=port)
     server.wait_active(HOSTED, version)
+    for page in (models, history):
+        page.context.set_offline(False)
     expect(active(models, HOSTED)).to_have_text(f"{version} active")
     expect(history.get_by_text(f"{HOSTED} {version} became active")).to_be_visible()
     for page in (models, history):
