@@ -38,7 +38,7 @@ from serving.lifecycle.candidate import (
     CandidateRefused,
     CandidateRunner,
     CandidateStaged,
-    CandidateStopped,
+    CandidateUnfinished,
     Outcome,
 )
 from serving.lifecycle.evaluation_cache import EvaluationCache
@@ -111,7 +111,7 @@ class UploadChecks:
         outcome = self._runner.stage(candidate, entry, None)
         if isinstance(outcome, CandidateStaged):
             return outcome.artifact
-        raise _explain(outcome)
+        raise _explain(outcome, entry.path)
 
     def _evaluate(self, artifact: Artifact, candidate: Candidate, on_gate: Callable[[GateResult], None]) -> Evaluation:
         """Run the gates; when a host dies without a verdict over the file, another one is tried."""
@@ -122,7 +122,7 @@ class UploadChecks:
             outcome = self._runner.check(candidate, artifact, comparison, source, on_gate)
         if isinstance(outcome, CandidatePassed):
             return outcome.evaluation
-        raise _explain(outcome)
+        raise _explain(outcome, source)
 
     def _compare(self, candidate: Candidate) -> Comparison:
         """Ask the reconciler what the version is compared with."""
@@ -225,22 +225,25 @@ def _list_files(files: Path, model: str, version: str, settings: Settings) -> En
         os.close(descriptor)
     entry = reading.entry
     if entry is None:
-        raise InvalidInput(_without_place(reading.note or "there is no artefact in what was sent", subject.path))
+        raise InvalidInput(_hide_place(reading.note or "there is no artefact in what was sent", subject.path))
     if entry.problem is not None:
         raise InvalidInput(f"what was sent {entry.problem}")
     return entry
 
 
-def _without_place(text: str, place: str) -> str:
-    return text.replace(f"'{place}'", "what was sent")
-
-
-def _explain(outcome: Outcome) -> Exception:
+def _explain(outcome: Outcome, place: str) -> Exception:
+    """Return why a version is not published; `place` is where its files lie, which is not for its sender."""
     match outcome:
         case CandidateRefused(report):
             refusal = report.refusal
             assert refusal is not None
             return PublishRefused(f"refused by {refusal.gate}: {refusal.evidence}", None, report)
-        case CandidateStopped():
-            return Unavailable(STOPPED)
-    return Unavailable(getattr(outcome, "reason", "it could not be checked"))
+        case CandidateUnfinished(reason):
+            return InvalidInput(_hide_place(reason, place))
+        case CandidateFailed(reason):
+            return Unavailable(_hide_place(reason, place))
+    return Unavailable(STOPPED)
+
+
+def _hide_place(text: str, place: str) -> str:
+    return text.replace(f"'{place}/", "'").replace(f"'{place}'", "what was sent")
