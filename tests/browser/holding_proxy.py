@@ -24,7 +24,7 @@ class Treatment(Enum):
 
 
 class HoldingProxy(ThreadingHTTPServer):
-    """Passes on what is asked of `upstream`, and treats streams as `treatment` says when they ask and while they run."""
+    """Passes on what is asked of `upstream`, and treats streams as `treatment` says: when they ask, and later."""
 
     daemon_threads = True
 
