@@ -43,6 +43,8 @@ LONGEST = (
     "e2e/test_edge_bombs.py",
     "e2e/test_swaps.py",
     "browser/test_accessibility.py",
+    "browser/test_page_stream.py",
+    "browser/test_page_views.py",
     "e2e/test_rollouts.py",
     "e2e/test_labels.py",
     "e2e/test_worker_deaths.py",
