@@ -16,7 +16,7 @@ from benchmarks.result import Result
 USUAL = (
     *("footprint", "graph_memory", "drop", "predict", "large_swap", "compiled_swap"),
     *("swap_memory", "many_models", "many_compiled", "restart", "demo_start", "safety", "hostile_clients", "floods"),
-    *("workers", "replay", "rollouts", "shadows", "record", "open_pages"),
+    *("workers", "replay", "rollouts", "shadows", "record", "open_pages", "traces"),
 )
 # they install packages, or need another checkout
 ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment", "environments", "earlier")

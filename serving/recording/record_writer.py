@@ -16,7 +16,7 @@ from serving.telemetry.record_counts import RecordCounts
 
 MOST_WAITING_BYTES = 16 << 20
 MOST_WAITING = 20_000
-GATHER_SECONDS = 0.02  # after the first record: others are written with it
+GATHER_SECONDS = 0.1  # after the first record: others are written with it
 FLUSH_BYTES = 256 << 10
 RETRY_SECONDS = 1.0
 LOG_EVERY_SECONDS = 60.0

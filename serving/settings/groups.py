@@ -337,7 +337,7 @@ class TracesSettings(Group):
     endpoint: HttpUrlText | None = Field(
         None, description="where traces are sent, OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces; not set: off"
     )
-    sample: float = Field(0.0, ge=0, le=1, description="share of traced requests of clients that do not decide it")
+    sample: float = Field(0.0, ge=0, le=1, description="share of predictions traced, of clients that do not decide it")
     service: str = Field("serving", min_length=1, max_length=200, description="name of this service in the traces")
 
 
@@ -350,7 +350,7 @@ class RecordSettings(Group):
     file_mb: Positive = Field(64.0, description="a file that is larger is closed, and another one begun")
     file_hours: Positive = Field(24.0, description="so is one that is older")
     keep_mb: Positive = Field(1024.0, description="most bytes of all files; beyond that the oldest are removed")
-    leave_out: Names = Field((), description="names of fields whose values are not written")
+    leave_out: Names = Field((), description="features, keys and methods whose values are not written")
 
 
 class LogSettings(Group):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from random import getrandbits
-from time import perf_counter_ns, time_ns
 from typing import NamedTuple, Protocol
 
 AttributeValue = str | bool | int | float
@@ -69,11 +69,11 @@ class SpanClock:
     __slots__ = ("_offset_ns",)
 
     def __init__(self) -> None:
-        self._offset_ns = time_ns() - perf_counter_ns()
+        self._offset_ns = time.time_ns() - time.perf_counter_ns()
 
     def now_ns(self) -> int:
         """Return the time in nanoseconds since 1970."""
-        return perf_counter_ns() + self._offset_ns
+        return time.perf_counter_ns() + self._offset_ns
 
 
 def make_id(bits: int) -> int:

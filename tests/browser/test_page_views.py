@@ -55,8 +55,8 @@ def test_every_model_is_a_row_that_says_what_answers(page: Page, server: Server)
     expect(cell(page, COMPILED, "active")).to_have_text("2 active")
     expect(cell(page, COMPILED, "engine")).to_have_text("onnx")
     expect(cell(page, HOSTED, "engine")).not_to_have_text("onnx")
-    expect(page.locator(".facts")).to_contain_text("Ready")
-    expect(page.locator(".facts")).to_contain_text(re.compile(r"\d+ of \d+ models active"))
+    expect(page.locator(".head-facts")).to_contain_text("Ready")
+    expect(page.locator(".head-facts")).to_contain_text(re.compile(r"\d+ of \d+ models active"))
     assert page.title() == "Models · serving"
 
 

@@ -52,8 +52,6 @@ class Collector:
         collector = self
 
         class Taking(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 collector.requests += 1

@@ -29,7 +29,9 @@ ALLOWED = {
     "recording/recorder.py": "dates a record, for people",
     "supervisor/attached_workers.py": "dates the start of a process, for people",
     "supervisor/crew.py": "dates a worker's start, for people",
+    "telemetry/dropped_spans.py": "dates a counter, for Prometheus",
     "telemetry/fallbacks.py": "dates a counter, for Prometheus",
+    "telemetry/spans.py": "dates a trace at its beginning; the rest of it is monotonic",
     "store/descriptors.py": "orders the cache by use; never before an earlier mark (test_staging.py)",
     "store/list_store.py": "whether a change is too fresh to trust its time; then read again (test_model_directory.py)",
 }

@@ -287,6 +287,18 @@ def test_below_a_mount_point_the_cookie_is_for_what_is_below_it() -> None:
     assert call(outer, "POST", "/ml/refresh").status_code == 401  # type: ignore[arg-type]
 
 
+def test_servers_on_two_ports_of_a_host_have_a_cookie_each() -> None:
+    """Browsers send the cookies of a host to all of its ports, and a server takes its own only."""
+    app = make_app(security=ALL)
+    names = {"test": "serving_session", "test:8000": "serving_session_8000", "[::1]": "serving_session"}
+    for host, name in {**names, "[::1]:8001": "serving_session_8001", "test:": "serving_session"}.items():
+        cookie = cookie_of(sign_in(app, host=host))
+        assert cookie.startswith(f"{name}=")
+        assert show(app, host=host, cookie=cookie)["signed_in"] is True
+        assert show(app, host="test:9999", cookie=cookie)["signed_in"] is False
+        assert call(app, "DELETE", "/ui/session", headers={"host": host}).headers["set-cookie"].startswith(f"{name}=;")
+
+
 def test_signing_out_removes_the_cookie() -> None:
     app = make_app(security=ALL)
     for headers in (session_of(app), {}):
@@ -398,7 +410,7 @@ def test_what_is_no_cookie_of_this_server_is_none() -> None:
 
 
 def test_of_several_cookies_one_that_is_ours_counts() -> None:
-    """A server on another port, or at another path, of this host may have set one under the same name."""
+    """A server at another path of this host may have set one under the same name."""
     app = make_app(security=ALL)
     own = session_of(app)["cookie"]
     for cookie in (f"serving_session=x; {own}", f"{own}; serving_session=x", f"a=b;{own};c", f'b="serving"; {own}'):

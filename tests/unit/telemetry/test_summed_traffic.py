@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.service_metrics import ServiceMetrics
 from serving.telemetry.summed_traffic import SummedTraffic, sum_leases
 from serving.telemetry.traffic import ROWS, VersionLeases, statuses_of
 
@@ -199,3 +200,18 @@ class AnyOrder(RuleBasedStateMachine):
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestAnyOrder.pytestmark = pytestmark
+
+
+def test_dropped_spans_are_summed_over_workers_dead_ones_included() -> None:
+    metrics = ServiceMetrics("0")
+    assert b"serving_trace_spans_dropped" not in metrics.render(())[0]
+    count_here = metrics.count_traces()
+    sheets = [CountSheet.create(RECORDS) for _ in range(2)]
+    counting = [Metrics("0", CountSheet(os.dup(sheet.fd), RECORDS)).count_traces() for sheet in sheets]
+    for index, sheet in enumerate(sheets):
+        metrics.start_worker(index, sheet, os.getpid())
+    count_here(1)
+    counting[0](10)
+    counting[1](100)
+    metrics.end_worker(0, 0.0)
+    assert b"serving_trace_spans_dropped_total 111.0\n" in metrics.render(())[0]

@@ -1,0 +1,216 @@
+"""Who is traced, and what becomes of spans that cannot be sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+
+from serving.telemetry import tracer as tracer_module
+from serving.telemetry.request_trace import RequestStage, RequestTrace
+from serving.telemetry.spans import FinishedSpan, SpanRole
+from serving.telemetry.trace_context import TraceParent
+from serving.telemetry.tracer import MOST_WAITING, RequestSampler, RequestStart, Tracer
+from tests.e2e.harness import until
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+SAMPLED = {b"traceparent": f"00-{TRACE}-b7ad6b7169203331-01".encode()}
+NOT_SAMPLED = {b"traceparent": f"00-{TRACE}-b7ad6b7169203331-00".encode()}
+MALFORMED = {b"traceparent": b"00-1-2-3"}
+
+
+class FakeExporter:
+    """Keeps spans; fails with `reason`, if there is one, and waits while `may_go_on` is not set."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.error: Exception | None = None
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.is_closed = False
+        self.current: TraceParent | None = None
+        self.attempts = 0
+        self.spans: list[FinishedSpan] = []
+
+    def export(self, spans: Sequence[FinishedSpan]) -> str | None:
+        self.attempts += 1
+        self.may_go_on.wait(30)
+        if self.error is not None:
+            raise self.error
+        if self.reason is None:
+            self.spans += spans
+        return self.reason
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def find_current(self) -> TraceParent | None:
+        return self.current
+
+
+class Traces:
+    """A tracer with its exporter and what it has counted."""
+
+    def __init__(self, sample: float = 0.0) -> None:
+        self.exporter, self.dropped = FakeExporter(), 0
+        self.tracer = Tracer(sample, self.exporter, self._count)
+
+    def _count(self, spans: int) -> None:
+        self.dropped += spans
+
+    def take(self, count: int = 1) -> None:
+        """Hand over traces of two spans."""
+        for _ in range(count):
+            trace = RequestTrace(1, None)
+            trace.enter(RequestStage.ADMISSION)
+            trace.end("POST")
+            self.tracer.take(trace)
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
+    monkeypatch.setattr(tracer_module, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(tracer_module, "STOP_SECONDS", 0.2)
+    found = Traces()
+    yield found
+    found.exporter.may_go_on.set()
+    found.tracer.stop()
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "most"), [(0, 0, 0), (1, 20_000, 20_000), (0.01, 120, 290), (0.5, 9600, 10_400)]
+)
+def test_the_sampler_chooses_its_share(share: float, least: int, most: int) -> None:
+    sampler = RequestSampler(share)
+    assert least <= sum(sampler.count() for _ in range(20_000)) <= most
+
+
+def test_asking_who_is_next_changes_nothing_and_tells_the_truth() -> None:
+    sampler = RequestSampler(0.3)
+    for _ in range(2000):
+        asked = {sampler.is_next for _ in range(5)}
+        assert asked == {sampler.count()}
+
+
+def test_a_client_decides_for_its_own_trace_and_the_sampler_for_the_rest() -> None:
+    never, always = Traces(0.0).tracer, Traces(1.0).tracer
+    for tracer in (never, always):
+        assert tracer.wants(SAMPLED)
+        assert not tracer.wants(NOT_SAMPLED)
+        start = tracer.begin_request(SAMPLED, may_sample=True)
+        assert start.trace_id == TRACE
+        assert start.trace is not None
+        assert tracer.begin_request(NOT_SAMPLED, may_sample=True) == RequestStart(TRACE)
+    for headers in ({}, MALFORMED):
+        assert always.wants(headers)
+        assert not never.wants(headers)
+        assert always.begin_request(headers, may_sample=True).trace is not None
+        assert always.begin_request(headers, may_sample=False) == RequestStart()
+        assert never.begin_request(headers, may_sample=True) == RequestStart()
+
+
+@pytest.mark.parametrize("headers", [{}, MALFORMED])
+def test_a_request_on_the_short_way_counts_once(headers: dict[bytes, bytes]) -> None:
+    tracer, ways = Traces(0.05).tracer, {"short": 0, "traced": 0}
+    for _ in range(20_000):
+        if tracer.wants(headers) and tracer.wants(headers):  # known heads are asked for twice
+            assert tracer.begin_request(headers, may_sample=True).trace is not None
+            ways["traced"] += 1
+        else:
+            tracer.pass_over(headers)
+            ways["short"] += 1
+    assert 830 <= ways["traced"] <= 1170  # 1000 expected
+
+
+def test_requests_of_clients_that_do_not_sample_do_not_count() -> None:
+    tracer = Traces(0.5).tracer
+    before = tracer.wants({})
+    for _ in range(100):
+        tracer.pass_over(NOT_SAMPLED)
+        tracer.begin_request(NOT_SAMPLED, may_sample=True)
+    assert tracer.wants({}) == before
+
+
+@pytest.mark.parametrize(("sample", "is_sampled"), [(0.0, True), (1.0, False)])
+def test_a_call_of_an_application_belongs_to_its_own_trace(sample: float, is_sampled: bool) -> None:
+    traces = Traces(sample)
+    call = traces.tracer.begin_call()
+    assert (call is not None) == (sample == 1.0)
+    traces.exporter.current = TraceParent(7, 9, is_sampled=is_sampled)
+    call = traces.tracer.begin_call()
+    assert (call is not None) == is_sampled
+    if call is not None:
+        call.end("predict")
+        (span,) = call.make_spans()
+        assert (span.trace_id, span.parent_id, span.role) == (7, 9, SpanRole.INTERNAL)
+        assert not span.is_parent_remote
+
+
+def test_spans_are_exported_in_order_and_those_that_are_left_at_the_stop(traces: Traces) -> None:
+    traces.tracer.start()
+    traces.take(3)
+    until(lambda: len(traces.exporter.spans) == 6)
+    assert [span.name for span in traces.exporter.spans[:2]] == ["POST", "admission"]
+    traces.take(1)
+    traces.tracer.stop()
+    assert len(traces.exporter.spans) == 8
+    assert traces.exporter.is_closed
+    assert traces.dropped == 0
+
+
+def test_too_many_are_dropped_and_counted_and_nobody_waits(traces: Traces) -> None:
+    traces.exporter.may_go_on.clear()
+    traces.tracer.start()
+    traces.take(1)
+    until(lambda: traces.exporter.attempts == 1, "an export that hangs")
+    traces.take(MOST_WAITING + 10)
+    assert traces.dropped == 20
+    traces.exporter.may_go_on.set()
+    until(lambda: len(traces.exporter.spans) == 2 * (MOST_WAITING + 1))
+
+
+def test_a_stop_does_not_wait_for_an_export_that_hangs_and_counts_what_is_lost(traces: Traces) -> None:
+    traces.exporter.may_go_on.clear()
+    traces.tracer.start()
+    traces.take(1)
+    until(lambda: traces.exporter.attempts == 1, "an export that hangs")
+    traces.take(5)
+    with capture_logs() as lines:
+        traces.tracer.stop()
+    assert traces.exporter.is_closed
+    assert traces.dropped == 10
+    assert [(line["event"], line["spans"]) for line in lines] == [("traces_lost_at_stop", 10)]
+    traces.take(1)
+    assert traces.dropped == 12
+
+
+def test_failures_are_logged_once_in_a_while_and_counted(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces.exporter.reason = "nobody listens"
+    with capture_logs() as lines:
+        traces.tracer.start()
+        for count in range(1, 4):
+            traces.take(1)
+            until(lambda count=count: traces.dropped == 2 * count)
+        assert [line["event"] for line in lines] == ["traces_not_exported"]
+        monkeypatch.setattr(traces.tracer, "_log_at", 0.0)
+        traces.take(1)
+        until(lambda: len(lines) == 2, "another line")
+    assert lines[1] == {
+        "event": "traces_not_exported",
+        "log_level": "warning",
+        "reason": "nobody listens",
+        "lost_spans": 6,
+    }
+
+
+def test_an_error_in_one_export_does_not_end_those_that_follow(traces: Traces) -> None:
+    traces.exporter.error = RuntimeError("a bug")
+    with capture_logs() as lines:
+        traces.tracer.start()
+        traces.take(1)
+        until(lambda: lines, "a line about it")
+    traces.exporter.error = None
+    traces.take(1)
+    until(lambda: len(traces.exporter.spans) == 2, "the next one")
