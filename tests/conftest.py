@@ -49,6 +49,7 @@ LONGEST = (
     "e2e/test_watching.py",
     "e2e/test_restarts.py",
     "e2e/test_page_access.py",
+    "browser/test_hostile_pages.py",
     "e2e/test_prediction_log.py",
     "e2e/test_graph_checks.py",
     "e2e/test_models_page.py",
