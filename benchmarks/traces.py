@@ -23,11 +23,11 @@ SAMPLES: Mapping[str, str] = {"on, none sampled": "0", "1% sampled": "0.01", "al
 FORMS: Mapping[str, Mapping[str, str]] = {"compiled": {}, "hosted": {"SERVING_ENGINE__COMPILE": "off"}}
 MODELS = {"compiled": "forest", "hosted": "small"}
 AT_MOST = {BEFORE: 1.02}
-METHOD = """Servers that differ in `[traces]` only, each with one worker and all of its processes on one core; the load \
-generator ({generator}) and a collector that takes spans and keeps none are on another: one row of 30 numbers as JSON, \
-16 connections, 1 s each in turns, forwards and backwards; a random forest of 100 trees that is compiled, and a logistic \
-pipeline that is hosted. Processor time is that of all processes of a server over the requests answered. Ratios are taken \
-within a round. {earlier}"""
+METHOD = """Servers that differ in `[traces]` only, each with one worker and all of its processes on one core; the \
+load generator ({generator}) and a collector that takes spans and keeps none are on another: one row of 30 numbers as \
+JSON, 16 connections, 1 s each in turns, forwards and backwards; a random forest of 100 trees that is compiled, and a \
+logistic pipeline that is hosted. Processor time is that of all processes of a server over the requests answered. \
+Ratios are taken within a round. {earlier}"""
 EARLIER = "`earlier` is a checkout of the commit before traces, which `EARLIER` in the environment names."
 
 

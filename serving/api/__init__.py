@@ -92,9 +92,9 @@ def make_services(
     inflight = Inflight(settings.server.max_inflight_mb)
     sample = settings.log.access_sample
     requests = RequestLog(sample) if tracer is None else TracedRequestLog(sample, tracer)
-    make_predictor = Predictor if tracer is None else TracedPredictor
     recorder = make_recorder(settings, metrics, lambda model, version: find_in(state.active, model, version).signature)
-    predictor = make_predictor(state, settings.server, access, inflight, metrics, recorder)
+    usual = (state, settings.server, access, inflight, metrics, recorder)
+    predictor = Predictor(*usual) if tracer is None else TracedPredictor(*usual, tracer=tracer)
     dialects = _make_dialects(settings.server, requests.ids)
     endpoints = {name: Endpoint(dialect, settings.server, predictor, sessions) for name, dialect in dialects.items()}
     quick = (dialects, settings.server, predictor, requests, metrics, recorder)

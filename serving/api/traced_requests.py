@@ -158,6 +158,30 @@ class TracedShortcut(Shortcut):
 class TracedPredictor(Predictor):
     """Notes the stages of requests that are traced. Event loop thread only."""
 
+    def __init__(self, *usual: Any, tracer: Tracer) -> None:
+        super().__init__(*usual)
+        self._tracer = tracer
+
+    async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
+        """Answer rows for an application, as a part of its own trace if it has one; see `Predictor.answer_held`."""
+        is_within = REQUEST_TRACE.get() is not None  # the request itself is traced here
+        trace = None if is_within else self._tracer.begin_call()
+        if trace is None:
+            return await super().answer_held(servable, rows, method)
+        token, failure = REQUEST_TRACE.set(trace), None
+        trace.attributes |= {**_describe_servable(servable), "serving.rows": len(rows)}
+        trace.enter(RequestStage.ADMISSION)
+        try:
+            return await super().answer_held(servable, rows, method)
+        except Exception as error:
+            trace.attributes["serving.problem"] = kind_of(error).slug
+            failure = trace.attributes["error.type"] = type(error).__name__
+            raise
+        finally:
+            REQUEST_TRACE.reset(token)
+            trace.end("predict", failure)
+            self._tracer.take(trace)
+
     async def answer(self, incoming: Incoming[Reply_co]) -> AnsweredCall | RefusedCall[Reply_co]:
         """Answer or refuse a request. Raises ClientDisconnect if the client has gone."""
         trace = REQUEST_TRACE.get()
@@ -171,12 +195,7 @@ class TracedPredictor(Predictor):
         trace = REQUEST_TRACE.get()
         if trace is None:
             return await super()._prepare(servable, incoming, size, seen)
-        its = servable.id
-        trace.attributes |= {
-            "serving.model": its.model,
-            "serving.version": its.version,
-            "serving.engine": servable.engine.name,
-        }
+        trace.attributes |= _describe_servable(servable)
         call, ready = await super()._prepare(servable, incoming, size, seen)
         trace.attributes["serving.rows"] = ready.batch.rows
 
@@ -192,6 +211,11 @@ class TracedPredictor(Predictor):
         if trace is not None:
             trace.attributes["serving.problem"] = kind_of(refusal.error).slug
         return refusal
+
+
+def _describe_servable(servable: Servable) -> dict[str, AttributeValue]:
+    its = servable.id
+    return {"serving.model": its.model, "serving.version": its.version, "serving.engine": servable.engine.name}
 
 
 def route_of(path: str) -> str:

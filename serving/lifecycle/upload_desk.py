@@ -6,6 +6,7 @@ Nothing here runs on the event loop or on the reconciler's thread.
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -47,6 +49,7 @@ from serving.lifecycle.records import now_utc
 from serving.lifecycle.upload_checks import STOPPED, UploadChecks
 from serving.lifecycle.upload_table import UploadTable
 from serving.settings import StoreSettings
+from serving.store.links import is_inside
 from serving.store.numbering import list_names, require_free_model, require_free_version
 from serving.store.publishing import Published, require_artefact_name
 from serving.store.upload_directories import UploadDirectory, make_upload_directory, remove_abandoned_uploads
@@ -217,9 +220,7 @@ class UploadDesk:
             raise BodyTooLarge(f"the body has {request.size} bytes; store.max_artifact_mb allows {most}")
         try:
             require_free_model(str(root), request.model)
-            directory = root / request.model
-            if request.version is not None and directory.is_dir():
-                require_free_version(request.model, request.version, list_names(str(directory)))
+            self._require_reachable(root / request.model, request)
             free = shutil.disk_usage(root).free
         except PublishRefused as error:
             raise OperationRefused(str(error)) from None
@@ -228,6 +229,20 @@ class UploadDesk:
         if request.size is not None and request.size > free:
             raise StoreFull(f"the store has {free} bytes left, and the body has {request.size}; make room there")
         return most
+
+    def _require_reachable(self, directory: Path, request: UploadRequest) -> None:
+        """Raise PublishRefused or OperationRefused unless a version can be renamed into the directory of its model."""
+        if not directory.is_dir():
+            return
+        root = os.path.realpath(self._settings.path)
+        if not is_inside(root, os.path.realpath(directory)):
+            raise OperationRefused(
+                f"'{request.model}' is a link that leads out of the store; nothing is published there"
+            )
+        if directory.stat().st_dev != self._settings.path.stat().st_dev:
+            raise OperationRefused(f"'{request.model}' is on another disk than the store: publish there by other means")
+        if request.version is not None:
+            require_free_version(request.model, request.version, list_names(str(directory)))
 
     def _make_room(self, request: UploadRequest, actor: str) -> _Upload:
         try:
@@ -305,8 +320,11 @@ class UploadDesk:
 
     def _note_gate(self, upload: _Upload, result: GateResult) -> None:
         known = self._table.find(upload.id)
-        gates = () if known is None else known.gates
-        self._change(upload, gates=(*gates, result), version=upload.candidate.version)
+        before = () if known is None else known.gates
+        names = [one.gate for one in before]
+        if result.gate in names:  # they have begun anew: in another environment, or because their host died
+            before = before[: names.index(result.gate)]
+        self._change(upload, gates=(*before, result), version=upload.candidate.version)
 
     def _change(self, upload: _Upload, **changes: Any) -> UploadStatus | None:
         found = self._table.change(upload.id, **changes)

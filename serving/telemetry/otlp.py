@@ -27,12 +27,14 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     TraceState,
+    get_current_span,
     set_span_in_context,
 )
 
 from serving import __version__
 from serving.domain.text import one_line
 from serving.telemetry.spans import FinishedSpan, SpanRole
+from serving.telemetry.trace_context import TraceParent
 
 SEND_SECONDS = 5  # for one batch, with the attempts that are made again
 _KINDS = {SpanRole.SERVER: SpanKind.SERVER, SpanRole.INTERNAL: SpanKind.INTERNAL}
@@ -88,6 +90,13 @@ class OtlpExporter:
         """Implement `SpanExporter.close`."""
         with self._said:
             self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def find_current(self) -> TraceParent | None:
+        """Implement `SpanExporter.find_current`: by the library's context, which an application's tracing sets."""
+        found = get_current_span().get_span_context()
+        if not found.is_valid:
+            return None
+        return TraceParent(found.trace_id, found.span_id, found.trace_flags.sampled, found.trace_state.to_header())
 
     def _make(self, span: FinishedSpan) -> None:
         """Have the library make a span, with the numbers that it has already."""

@@ -34,15 +34,26 @@ class RequestStage(StrEnum):
 class RequestTrace:
     """One traced request. A stage ends where the next one begins; one thread at a time.
 
-    `attributes` are those of the whole request.
+    `attributes` are those of the whole request. An INTERNAL one is part of a request of an application.
     """
 
-    __slots__ = ("_clock", "_ends_at_ns", "_error", "_name", "_parent", "_stages", "attributes", "span_id", "trace_id")
+    __slots__ = (
+        "_clock",
+        "_ends_at_ns",
+        "_error",
+        "_name",
+        "_parent",
+        "_role",
+        "_stages",
+        "attributes",
+        "span_id",
+        "trace_id",
+    )
 
-    def __init__(self, trace_id: int, parent: TraceParent | None) -> None:
+    def __init__(self, trace_id: int, parent: TraceParent | None, role: SpanRole = SpanRole.SERVER) -> None:
         self.trace_id, self.span_id = trace_id, make_id(SPAN_ID_BITS)
         self.attributes: dict[str, AttributeValue] = {}
-        self._parent = parent
+        self._parent, self._role = parent, role
         self._clock = SpanClock()
         self._stages: list[tuple[str, int, Attributes]] = [("", self._clock.now_ns(), {})]  # the first: before any
         self._name, self._ends_at_ns = "", 0
@@ -78,10 +89,10 @@ class RequestTrace:
             self._stages[0][1],
             self._ends_at_ns,
             self.attributes,
-            SpanRole.SERVER,
+            self._role,
             self._error,
             trace_state=state,
-            is_parent_remote=parent is not None,
+            is_parent_remote=parent is not None and self._role is SpanRole.SERVER,
         )
         spans = [request]
         for place, (name, begins_at_ns, attributes) in enumerate(stages, 1):

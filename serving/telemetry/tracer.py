@@ -18,7 +18,7 @@ import structlog
 from serving.settings import SettingsError, TracesSettings
 from serving.telemetry.candidate_trace import CandidateTrace
 from serving.telemetry.request_trace import RequestTrace
-from serving.telemetry.spans import TRACE_ID_BITS, FinishedSpan, FinishedTrace, format_trace_id, make_id
+from serving.telemetry.spans import TRACE_ID_BITS, FinishedSpan, FinishedTrace, SpanRole, format_trace_id, make_id
 from serving.telemetry.trace_context import PARENT, TraceParent, parse_parent
 
 MOST_WAITING = 4096  # traces, of about 2 kB each
@@ -31,7 +31,7 @@ log = structlog.get_logger("serving.traces")
 
 
 class SpanExporter(Protocol):
-    """Sends spans to another program. One thread, except `close`."""
+    """Sends spans to another program. One thread, except where said."""
 
     def export(self, spans: Sequence[FinishedSpan]) -> str | None:
         """Send spans; return why that was not possible, None if it was. Blocks for seconds at most; never raises."""
@@ -39,6 +39,10 @@ class SpanExporter(Protocol):
 
     def close(self) -> None:
         """Give up what is being sent. Any thread."""
+        ...
+
+    def find_current(self) -> TraceParent | None:
+        """Return the span that an application's own tracing is in, None without one. Any thread."""
         ...
 
 
@@ -119,6 +123,15 @@ class Tracer:
         if may_sample and self._sampler.count():
             return self._begin(make_id(TRACE_ID_BITS), None)
         return RequestStart()
+
+    def begin_call(self) -> RequestTrace | None:
+        """Begin what an application asks of a model, as part of the span that its own tracing is in; None if that is
+        not sampled, or if there is none and the sampler does not choose this call.
+        """
+        parent = self._exporter.find_current()
+        if parent is not None:
+            return RequestTrace(parent.trace_id, parent, SpanRole.INTERNAL) if parent.is_sampled else None
+        return RequestTrace(make_id(TRACE_ID_BITS), None, SpanRole.INTERNAL) if self._sampler.count() else None
 
     def _begin(self, trace_id: int, parent: TraceParent | None) -> RequestStart:
         return RequestStart(format_trace_id(trace_id), RequestTrace(trace_id, parent))

@@ -357,7 +357,7 @@ class RemoteControl:
             has_started=change.has_started,
             is_stopping=change.is_stopping,
             newest_event=change.newest_event,
-            uploads=change.uploads,
+            uploads=before.uploads if change.uploads is None else change.uploads,
         )
 
     def _tell(self, fact: Fact) -> None:

@@ -267,6 +267,14 @@ def test_no_token_and_no_session_is_in_a_log_an_answer_or_an_address(guarded: Se
     assert {one["outcome"] for one in lines} == {"done", "refused"}
 
 
+def test_behind_a_proxy_that_speaks_tls_the_cookie_is_for_tls(guarded: Server) -> None:
+    token = {"token": READS}
+    for said in ({"X-Forwarded-Proto": "https"}, {"Origin": guarded.url.replace("http:", "https:")}):
+        cookie = ask(guarded, "POST", "/ui/session", token, **said).headers["set-cookie"]
+        assert cookie.endswith("; Secure"), said
+    assert "Secure" not in ask(guarded, "POST", "/ui/session", token).headers["set-cookie"]
+
+
 def test_sign_ins_that_fail_are_bounded(store: Path) -> None:
     with serving(store.parent, store=store, name="tried") as server:
         statuses = [

@@ -120,7 +120,7 @@ def test_each_worker_exports_its_requests_and_control_the_candidates(collector: 
 
 
 APPLICATION = """
-import sys
+import time
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 import serving
@@ -130,7 +130,7 @@ from opentelemetry.sdk.trace import TracerProvider
 own = TracerProvider()
 trace.set_tracer_provider(own)
 with TestClient(serving.create_app()) as client:
-        ends_at = time.monotonic() + 60
+    ends_at = time.monotonic() + 60
     while client.get("/health/ready").status_code != 200 and time.monotonic() < ends_at:
         time.sleep(0.05)
     assert client.post("/models/m/predict", json={"instances": [[1, 2]]}).status_code == 200
@@ -139,6 +139,33 @@ assert own._active_span_processor._span_processors == ()
 """
 
 
+OWN_ROUTE = """
+import time
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+import serving
+from opentelemetry.sdk.trace import TracerProvider
+
+tracer = TracerProvider().get_tracer("theirs")
+app = FastAPI(lifespan=serving.lifespan())
+
+@app.get("/ask")
+async def ask(bad: bool, model: Annotated[serving.Model, Depends(serving.model("m"))]) -> str:
+    with tracer.start_as_current_span("theirs") as span:
+        context = span.get_span_context()
+        try:
+            await model.predict([[1, "x"]] if bad else [[1, 2]])
+        except Exception as error:
+            pass
+    return f"{context.trace_id:032x}-{context.span_id:016x}"
+
+with TestClient(app) as client:
+    ends_at = time.monotonic() + 60
+    while client.get("/ask?bad=0").status_code != 200 and time.monotonic() < ends_at:
+        time.sleep(0.05)
+    print("TRACES", client.get("/ask?bad=0").json(), client.get("/ask?bad=1").json())
+"""
 WITHOUT = """
 import sys, time
 from fastapi.testclient import TestClient
@@ -178,6 +205,22 @@ def test_an_application_keeps_its_own_provider(collector: Collector, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert [span.name for span in requests_at(collector)] == ["POST /models/{model}/predict"]
     assert next(span.name for span in collector.spans() if span.parent_id == "") == "candidate"
+
+
+def test_what_an_application_asks_a_model_is_a_part_of_its_own_trace(collector: Collector, tmp_path: Path) -> None:
+    done = run_application(OWN_ROUTE, tmp_path, SERVING_TRACES__ENDPOINT=collector.endpoint)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("TRACES"))
+    good, bad = (found.split("-") for found in line.split()[1:])
+    call, *stages = collector.of_trace(good[0])
+    assert (call.name, call.parent_id, call.attributes["serving.rows"], call.status) == ("predict", good[1], 1, 0)
+    assert [stage.name for stage in stages] == ["admission", "graph"]
+    call, *stages = collector.of_trace(bad[0])
+    assert (call.parent_id, call.attributes["serving.problem"], call.message) == (
+        bad[1],
+        "invalid-input",
+        "InvalidInput",
+    )
 
 
 def test_without_an_endpoint_no_span_is_made_and_nothing_that_exports_is_imported(tmp_path: Path) -> None:

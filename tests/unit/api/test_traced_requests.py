@@ -12,6 +12,7 @@ from serving.api.traced_requests import _GRPC_CODES, GRPC, TracedRequestLog, Tra
 from serving.telemetry.logging import TRACE_ID
 from serving.telemetry.request_trace import REQUEST_TRACE
 from serving.telemetry.spans import FinishedSpan
+from serving.telemetry.trace_context import TraceParent
 from serving.telemetry.tracer import Tracer
 from tests.fakes import make_app
 
@@ -26,6 +27,9 @@ class NoExporter:
         raise AssertionError("nothing is exported here")
 
     def close(self) -> None: ...
+
+    def find_current(self) -> TraceParent | None:
+        return None
 
 
 class KeepingTracer(Tracer):

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from serving.telemetry import tracer as tracer_module
 from serving.telemetry.request_trace import RequestStage, RequestTrace
-from serving.telemetry.spans import FinishedSpan
+from serving.telemetry.spans import FinishedSpan, SpanRole
+from serving.telemetry.trace_context import TraceParent
 from serving.telemetry.tracer import MOST_WAITING, RequestSampler, RequestStart, Tracer
 from tests.e2e.harness import until
 
@@ -29,6 +30,7 @@ class FakeExporter:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.is_closed = False
+        self.current: TraceParent | None = None
         self.attempts = 0
         self.spans: list[FinishedSpan] = []
 
@@ -43,6 +45,9 @@ class FakeExporter:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def find_current(self) -> TraceParent | None:
+        return self.current
 
 
 class Traces:
@@ -126,6 +131,21 @@ def test_requests_of_clients_that_do_not_sample_do_not_count() -> None:
         tracer.pass_over(NOT_SAMPLED)
         tracer.begin_request(NOT_SAMPLED, may_sample=True)
     assert tracer.wants({}) == before
+
+
+@pytest.mark.parametrize(("sample", "is_sampled"), [(0.0, True), (1.0, False)])
+def test_a_call_of_an_application_belongs_to_its_own_trace(sample: float, is_sampled: bool) -> None:
+    traces = Traces(sample)
+    call = traces.tracer.begin_call()
+    assert (call is not None) == (sample == 1.0)
+    traces.exporter.current = TraceParent(7, 9, is_sampled=is_sampled)
+    call = traces.tracer.begin_call()
+    assert (call is not None) == is_sampled
+    if call is not None:
+        call.end("predict")
+        (span,) = call.make_spans()
+        assert (span.trace_id, span.parent_id, span.role) == (7, 9, SpanRole.INTERNAL)
+        assert not span.is_parent_remote
 
 
 def test_spans_are_exported_in_order_and_those_that_are_left_at_the_stop(traces: Traces) -> None:

@@ -1,6 +1,5 @@
 // Publishes a file as a version: it is dropped or chosen, sent with its progress, and goes through the gates in sight.
-// The view of one model shows it with that model's name. The view of all models may mount it for a new model:
-//   const panel = createUploadPanel(null, context); container.append(panel.element); ... panel.dispose();
+// The view of one model shows it with that model's name, the view of all models asks for the name.
 
 import { h, setChildren, setText, uniqueId } from "../dom.js";
 import { formatBytes } from "../format.js";
@@ -85,6 +84,7 @@ export function createUploadPanel(model, context) {
     const why = isOn ? session.whyNot("admin") : "Uploads are off on this server (store.uploads in settings.toml).";
     drop.hidden = why !== null || isSending;
     closed.hidden = why === null;
+    element.hidden = model === null && why !== null;
     if (drop.hidden) form.hide();
     setChildren(
       closed,
