@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import signal
 from collections.abc import Iterator
@@ -53,6 +54,21 @@ def test_a_disk_that_takes_nothing_is_told(
     assert leftovers(server.store) == []
     assert not (server.store / "new").exists()
     assert server.predict("m").status_code == 200
+
+
+def test_a_host_that_is_killed_while_it_checks_is_replaced_once(ailing: tuple[Server, Faults]) -> None:
+    server, faults = ailing
+    before = {host.pid for host in server.hosts()}
+    faults.arm("host-spawned", "pause")
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(upload, server, "hosted", "1", dump(constant(1)))
+        until(lambda: faults.has_struck("host-spawned"), "a host")
+        for host in server.hosts():
+            if host.pid not in before:
+                host.kill()
+        faults.disarm("host-spawned")
+        assert answer.result().status_code == 201
+    server.wait_active("hosted", 1)
 
 
 def test_it_works_when_there_is_room_again(ailing: tuple[Server, Faults]) -> None:
