@@ -58,6 +58,7 @@ MAX_UPLOADS = 2  # at once
 THREADS = MAX_UPLOADS + 2  # some are left for what begins and ends
 TAR_BYTES = 64 << 10  # what an archive has beside its files
 NOTE_SECONDS = 0.5
+UNKNOWN = "this upload was given up, because the server stops or has been started again; send it again"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = structlog.get_logger("serving.uploads")
@@ -149,7 +150,7 @@ class UploadDesk:
         """Check and publish an upload whose body has been written; it goes on even if the future is cancelled."""
         upload = self._take_over(upload_id)
         if upload is None:
-            return _answer(UploadFailed.from_error(Unavailable(STOPPED)))
+            return _answer(UploadFailed.from_error(Unavailable(UNKNOWN)))
         self._change(upload, bytes=size, state=UploadState.CHECKING)
         self._submit(lambda: self._conclude(upload), upload.outcome)
         return upload.outcome
