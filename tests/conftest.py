@@ -70,7 +70,6 @@ LONGEST = (
     "unit/offline/test_training_environment.py",
     "e2e/test_faults_disk.py",
     "container/test_dashboard.py",
-    "browser/test_safety.py",
     "container/test_alerts.py",
     "e2e/test_kills.py",
     "unit/test_demo.py",
