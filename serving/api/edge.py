@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api import problems
-from serving.api.access import AccessRefused
 from serving.api.endpoint import NOSNIFF
 from serving.api.origins import refuse_cross_site
 from serving.api.paths import (
@@ -125,7 +124,9 @@ class Edge:
         return status
 
     def _refusal(self, scope: Scope, path: str) -> Response | None:
-        """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
+        """Return the refusal of a path that is not on this port, None if it is; raise AccessRefused or CrossSite for a
+        client that may not have it.
+        """
         services = services_of(scope["app"])
         server = services.settings.server
         is_elsewhere = (
@@ -135,11 +136,7 @@ class Edge:
         if is_elsewhere or is_off:
             return services.endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
         if is_read(scope["method"], path):
-            try:
-                headers = scope["serving.headers"]
-                scope[_SESSION] = services.sessions.check(TokenScope.READ, scope["method"], headers)
-            except (AccessRefused, CrossSite) as refused:
-                return services.endpoints[protocol_of(path)].refuse(refused)
+            scope[_SESSION] = services.sessions.check(TokenScope.READ, scope["method"], scope["serving.headers"])
         return None
 
 

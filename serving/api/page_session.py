@@ -14,7 +14,7 @@ from serving.api.origins import ORIGIN
 from serving.api.paths import PAGE_SESSION
 from serving.api.schemas import PageSession, SignIn
 from serving.api.services import services_of
-from serving.api.sessions import COOKIE, LIFE_SECONDS, Session, TooManySignIns
+from serving.api.sessions import LIFE_SECONDS, Session, TooManySignIns, name_cookie
 from serving.settings import TokenScope
 
 _SCOPES = (TokenScope.READ, TokenScope.PREDICT, TokenScope.ADMIN)
@@ -38,7 +38,7 @@ async def show_session(request: Request) -> PageSession:
     openapi_extra=body_of(SignIn),
 )
 async def sign_in(request: Request, response: Response) -> PageSession:
-    """Set the cookie `serving_session`, which opens what the token opens, for 12 hours at most.
+    """Set a cookie, `serving_session` and the port, which opens what the token opens, for 12 hours at most.
 
     Scripts cannot read it, and browsers do not send it for pages of other sites. Whoever changes something with it, or
     predicts, has to be the page of this server. It ends when its token is changed or removed.
@@ -93,9 +93,10 @@ def _set_cookie(request: Request, response: Response, value: bytes, seconds: int
     A proxy that ends TLS may not say so; the browser's ``Origin`` does.
     """
     path = quote(request.scope.get("root_path", "")) or "/"
-    cookie = f"{COOKIE.decode()}={value.decode()}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
-    origin = request.scope["serving.headers"].get(ORIGIN, b"")
-    if request.scope.get("scheme") == "https" or origin.lower().startswith(b"https://"):
+    headers = request.scope["serving.headers"]
+    name = name_cookie(headers).decode()
+    cookie = f"{name}={value.decode()}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict"
+    if request.scope.get("scheme") == "https" or headers.get(ORIGIN, b"").lower().startswith(b"https://"):
         cookie += "; Secure"
     response.headers["set-cookie"] = cookie
 

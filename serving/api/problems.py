@@ -24,6 +24,7 @@ from serving.api.services import services_of
 from serving.api.sessions import TooManySignIns
 from serving.domain import errors
 from serving.domain.report import GateResult
+from serving.domain.upload import UploadStatus
 from serving.domain.version import why_not_a_name
 from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
@@ -94,7 +95,7 @@ class Problem(BaseModel):
     model: str | None = None
     version: str | None = None
     request_id: str | None = None
-    upload: str | None = Field(None, description="of an upload that was refused: its id")
+    upload: UploadStatus | None = Field(None, description="of an upload that was refused: all that is known of it")
     gate: str | None = Field(None, description="of an upload that was refused: the gate")
     reason: str | None = Field(None, description="of an upload that was refused: what the gate has seen")
     gates: tuple[GateResult, ...] | None = Field(None, description="of an upload that was refused: every verdict")
@@ -122,9 +123,8 @@ def problem_of(refusal: Refusal) -> Response:
     kind = kind_of(refusal.error)
     more: dict[str, Any] = {}
     if isinstance(refusal.error, errors.UploadRefused):
-        status = refusal.error.status
-        gates = [gate.model_dump(mode="json") for gate in status.gates]
-        more = {"upload": status.id, "gate": status.gate, "reason": status.reason, "gates": gates}
+        upload = refusal.error.status.model_dump(mode="json")
+        more = {**{name: upload[name] for name in ("gate", "reason", "gates")}, "upload": upload}
     return problem(kind, refusal.detail, dict(refusal.headers), refusal.model, refusal.version, more)
 
 

@@ -27,7 +27,7 @@ from serving.settings import TokenScope
 
 COOKIE = b"serving_session"
 LIFE_SECONDS = 12 * 3600
-MOST_COOKIES = 8  # of the name in one request: servers on other ports, or at other paths, of this host may set it, too
+MOST_COOKIES = 3  # of one name in one request: others, at other paths of this host, may set it, too
 
 _LABEL = b"serving: session of the page, 1"
 _TIME_BYTES, _NONCE_BYTES, _MAC_BYTES = 8, 16, 32
@@ -167,10 +167,19 @@ def _sign(key: bytes, content: bytes) -> bytes:
     return hmac.digest(key, content, hashlib.sha256)
 
 
+def name_cookie(headers: Headers) -> bytes:
+    """Return the name of the cookie where the client finds this server: `COOKIE`, with the port if its address has one.
+
+    A browser has one set of cookies for all ports of a host, so servers would overwrite each other's.
+    """
+    _, mark, port = headers.get(b"host", b"").rpartition(b":")
+    return b"%b_%b" % (COOKIE, port) if mark and port.isdigit() else COOKIE
+
+
 def _cookies_of(headers: Headers) -> Iterator[bytes]:
-    found = 0
+    wanted, found = name_cookie(headers), 0
     for part in headers.get(b"cookie", b"").split(b";"):
         name, _, value = part.strip().partition(b"=")
-        if name == COOKIE and found < MOST_COOKIES:
+        if name == wanted and found < MOST_COOKIES:
             found += 1
             yield value

@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+import orjson
 import structlog
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 from starlette.requests import ClientDisconnect
 
 from serving.api.admin import check_actor
 from serving.api.bodies import DROPPED_BYTES, MAX_DIGITS, BodyTooSlow, Headers, Receive, refuse_encoding
+from serving.api.json_bodies.strict_json import refuse_depth
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import BINARY, problems_of
 from serving.api.services import services_of
-from serving.domain.errors import InvalidInput, ServingError, UnsupportedMedia, UploadsOff
+from serving.domain.errors import InvalidInput, NotJson, ServingError, UnsupportedMedia, UploadsOff
 from serving.domain.upload import NEXT, UploadRequest, UploadStatus
 
 TAR = b"application/x-tar"
@@ -24,7 +26,6 @@ MIN_BYTES = 256 << 10  # of a body, in each `server.body_seconds`
 MAX_METRICS_CHARACTERS = 8 << 10
 OFF = "versions are not uploaded to this server: it was started without store.uploads = true"
 
-_METRICS: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 _BODY = {"required": True, "content": {"application/octet-stream": BINARY, "application/x-tar": BINARY}}
 
 router = APIRouter(tags=["operate"])
@@ -59,11 +60,12 @@ async def publish(
     the artefact, `golden.json`, `manifest.json`, `manifest.sig`. A version that exists is never changed.
     """
     headers = request.scope["serving.headers"]
-    body = _Body(request.receive, headers, services_of(request.app).settings.server.body_seconds)
+    services = services_of(request.app)
+    body = _Body(request.receive, headers, services.settings.server.body_seconds)
     fields: dict[str, Any] = {"call": "upload", "model": model, "version": version}
     try:
         fields["actor"] = actor = check_actor(request)
-        if not services_of(request.app).settings.store.uploads:
+        if not services.settings.store.uploads:
             raise UploadsOff(OFF)
         refuse_encoding(headers)
         asked = UploadRequest(
@@ -72,9 +74,9 @@ async def publish(
             file=_read_file_name(headers, file),
             size=body.size,
             is_breaking=breaking,
-            metrics=_read_metrics(metrics),
+            metrics=_read_metrics(metrics, services.settings.server.max_json_depth),
         )
-        status = await services_of(request.app).uploads.receive(asked, actor, body.read_chunks())
+        status = await services.uploads.receive(asked, actor, body.read_chunks())
     except Exception as error:
         if body.is_endless:
             error.closes_connection = True  # type: ignore[attr-defined]
@@ -140,11 +142,17 @@ def _read_file_name(headers: Headers, file: str | None) -> str | None:
     return file
 
 
-def _read_metrics(text: str | None) -> dict[str, JsonValue]:
+def _read_metrics(text: str | None, max_depth: int) -> dict[str, JsonValue]:
     if text is None:
         return {}
     try:
-        return _METRICS.validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidInput(f"metrics in the query should be a JSON object: {first['msg']}") from None
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"metrics in the query are not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidInput("metrics in the query should be a JSON object")
+    try:
+        refuse_depth(text.encode(), max_depth)
+    except NotJson:
+        raise InvalidInput(f"metrics in the query are nested deeper than {max_depth} levels") from None
+    return found

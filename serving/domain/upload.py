@@ -28,6 +28,7 @@ from serving.domain.report import GateResult
 from serving.domain.snapshot import Snapshot
 
 NEXT = "next"
+RETRY_SECONDS = 5
 TAR_FILE = "version.tar"  # what the file of a whole version directory is called where names are shown
 
 
@@ -121,7 +122,9 @@ class UploadFailed:
         """Return the error for the caller."""
         if self.status is not None:
             return UploadRefused(self.reason, self.status)
-        return _ERRORS.get(self.problem, Unavailable)(self.reason)
+        if self.problem is UploadProblem.UNAVAILABLE:
+            return Unavailable(self.reason, RETRY_SECONDS)
+        return _ERRORS[self.problem](self.reason)
 
 
 _ERRORS: dict[UploadProblem, type[ServingError]] = {
@@ -172,6 +175,6 @@ class UploadControl(Protocol):
         """Check what has been written, and publish it. Raises the errors of this module."""
         ...
 
-    def abandon_upload(self, upload_id: str, reason: str) -> None:
-        """Give up an upload whose body has not arrived, and remove what there is of it. Waits for nothing."""
+    async def abandon_upload(self, upload_id: str, reason: str) -> None:
+        """Give up an upload whose body has not arrived; return when nothing is left of it."""
         ...

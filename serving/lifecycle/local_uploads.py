@@ -32,6 +32,6 @@ class LocalUploads:
             return outcome.status
         raise outcome.to_error()
 
-    def abandon_upload(self, upload_id: str, reason: str) -> None:
+    async def abandon_upload(self, upload_id: str, reason: str) -> None:
         """Give up an upload whose body has not arrived."""
-        self._desk.abandon(upload_id, reason)
+        await asyncio.wrap_future(self._desk.abandon(upload_id, reason))

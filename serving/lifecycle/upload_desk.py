@@ -6,6 +6,7 @@ Nothing here runs on the event loop or on the reconciler's thread.
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import shutil
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -47,13 +49,13 @@ from serving.lifecycle.records import now_utc
 from serving.lifecycle.upload_checks import STOPPED, UploadChecks
 from serving.lifecycle.upload_table import UploadTable
 from serving.settings import StoreSettings
+from serving.store.links import is_inside
 from serving.store.numbering import list_names, require_free_model, require_free_version
 from serving.store.publishing import Published, require_artefact_name
 from serving.store.upload_directories import UploadDirectory, make_upload_directory, remove_abandoned_uploads
 
 MAX_UPLOADS = 2  # at once
 THREADS = MAX_UPLOADS + 2  # some are left for what begins and ends
-RETRY_SECONDS = 5
 TAR_BYTES = 64 << 10  # what an archive has beside its files
 NOTE_SECONDS = 0.5
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -72,7 +74,7 @@ class _Upload:
     directory: UploadDirectory
     shown_at: float = 0.0
     outcome: Future[UploadOutcome] = field(default_factory=Future)
-    is_whole: bool = False
+    is_taken: bool = False
 
 
 class UploadDesk:
@@ -145,27 +147,32 @@ class UploadDesk:
 
     def finish(self, upload_id: str, size: int) -> Future[UploadOutcome]:
         """Check and publish an upload whose body has been written; it goes on even if the future is cancelled."""
-        with self._lock:
-            upload = self._under_way.get(upload_id)
-            if upload is not None:
-                upload.is_whole = True
+        upload = self._take_over(upload_id)
         if upload is None:
-            gone: Future[UploadOutcome] = Future()
-            gone.set_result(UploadFailed.from_error(Unavailable(STOPPED)))
-            return gone
+            return _answer(UploadFailed.from_error(Unavailable(STOPPED)))
         self._change(upload, bytes=size, state=UploadState.CHECKING)
         self._submit(lambda: self._conclude(upload), upload.outcome)
         return upload.outcome
 
-    def abandon(self, upload_id: str, reason: str) -> None:
-        """Give up an upload whose body has not arrived: nothing is left of it. Without effect once it has."""
+    def abandon(self, upload_id: str, reason: str) -> Future[UploadOutcome]:
+        """Give up an upload whose body has not arrived; the future is done when nothing is left of it.
+
+        Without effect once the body has arrived.
+        """
+        upload, error = self._take_over(upload_id), Unavailable(reason)
+        if upload is None:
+            return _answer(UploadFailed.from_error(error))
+        self._submit(lambda: self._end(upload, error), upload.outcome)
+        return upload.outcome
+
+    def _take_over(self, upload_id: str) -> _Upload | None:
+        """Return an upload whose body was being received, and is no more; None for any other."""
         with self._lock:
             upload = self._under_way.get(upload_id)
-            if upload is None or upload.is_whole:
-                return
-            upload.is_whole = True  # whoever writes does so no more
-        with suppress(RuntimeError):
-            self._threads.submit(self._end, upload, Unavailable(reason))
+            if upload is None or upload.is_taken:
+                return None
+            upload.is_taken = True
+            return upload
 
     # --- threads -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +199,7 @@ class UploadDesk:
 
     def _require_turn(self, request: UploadRequest) -> None:
         if len(self._under_way) + len(self._beginning) >= MAX_UPLOADS:
-            raise Unavailable(f"{MAX_UPLOADS} uploads are under way already; try again later", RETRY_SECONDS)
+            raise Unavailable(f"{MAX_UPLOADS} uploads are under way already; try again later")
         asked = [(one.request.model, one.request.version) for one in self._under_way.values()]
         if request.version is not None and (request.model, request.version) in asked:
             raise OperationRefused(
@@ -213,9 +220,7 @@ class UploadDesk:
             raise BodyTooLarge(f"the body has {request.size} bytes; store.max_artifact_mb allows {most}")
         try:
             require_free_model(str(root), request.model)
-            directory = root / request.model
-            if request.version is not None and directory.is_dir():
-                require_free_version(request.model, request.version, list_names(str(directory)))
+            self._require_reachable(root / request.model, request)
             free = shutil.disk_usage(root).free
         except PublishRefused as error:
             raise OperationRefused(str(error)) from None
@@ -224,6 +229,20 @@ class UploadDesk:
         if request.size is not None and request.size > free:
             raise StoreFull(f"the store has {free} bytes left, and the body has {request.size}; make room there")
         return most
+
+    def _require_reachable(self, directory: Path, request: UploadRequest) -> None:
+        """Raise PublishRefused or OperationRefused unless a version can be renamed into the directory of its model."""
+        if not directory.is_dir():
+            return
+        root = os.path.realpath(self._settings.path)
+        if not is_inside(root, os.path.realpath(directory)):
+            raise OperationRefused(
+                f"'{request.model}' is a link that leads out of the store; nothing is published there"
+            )
+        if directory.stat().st_dev != self._settings.path.stat().st_dev:
+            raise OperationRefused(f"'{request.model}' is on another disk than the store: publish there by other means")
+        if request.version is not None:
+            require_free_version(request.model, request.version, list_names(str(directory)))
 
     def _make_room(self, request: UploadRequest, actor: str) -> _Upload:
         try:
@@ -301,8 +320,11 @@ class UploadDesk:
 
     def _note_gate(self, upload: _Upload, result: GateResult) -> None:
         known = self._table.find(upload.id)
-        gates = () if known is None else known.gates
-        self._change(upload, gates=(*gates, result), version=upload.candidate.version)
+        before = () if known is None else known.gates
+        names = [one.gate for one in before]
+        if result.gate in names:  # they have begun anew: in another environment, or because their host died
+            before = before[: names.index(result.gate)]
+        self._change(upload, gates=(*before, result), version=upload.candidate.version)
 
     def _change(self, upload: _Upload, **changes: Any) -> UploadStatus | None:
         found = self._table.change(upload.id, **changes)
@@ -343,3 +365,9 @@ def _describe_for_history(status: UploadStatus) -> HistoryEntry | None:
         event="upload",
         reason=f"{status.file}, {status.bytes} bytes: {reason}",
     )
+
+
+def _answer(outcome: UploadOutcome) -> Future[UploadOutcome]:
+    found: Future[UploadOutcome] = Future()
+    found.set_result(outcome)
+    return found

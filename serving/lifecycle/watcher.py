@@ -31,6 +31,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from serving.failpoints import reach
+from serving.store.upload_directories import PREFIX
 
 PROBE_SECONDS = 1.0
 JOIN_SECONDS = 5.0
@@ -53,6 +54,7 @@ EVENTS: list[type[FileSystemEvent]] = [
 # error, which is the log, and does the right thing.
 warnings.filterwarnings("ignore", "Callback with id .* already exists for watch", RuntimeWarning)
 
+_ASIDE = f"/{PREFIX}"
 _LIMITS = {
     errno.ENOSPC: "raise fs.inotify.max_user_watches (sysctl)",
     errno.EMFILE: "raise fs.inotify.max_user_instances (sysctl)",
@@ -62,16 +64,18 @@ log = structlog.get_logger("serving.watcher")
 
 
 class _Waker(FileSystemEventHandler):
-    """Calls `wake` for every event, and notes that events arrive."""
+    """Calls `wake` for every event, except in uploads that are not published yet, and notes that events arrive."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self.has_seen_event = threading.Event()
 
-    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002  (watchdog calls it so)
+    def on_any_event(self, event: FileSystemEvent) -> None:
         """Wake the reconciler (called by watchdog's thread)."""
         self.has_seen_event.set()
         reach("event")
+        if _ASIDE in str(event.src_path) and not event.dest_path:
+            return  # a long upload would have the store listed all the time
         self._wake()
 
 

@@ -23,7 +23,7 @@ from serving.rows.batch import Batch, Tensor
 MOST_RECORD_BYTES = 1 << 20  # of the rows of one request; the first row is always written ...
 MOST_LINE_BYTES = 16 << 20  # ... unless it is longer than this
 MOST_LAYOUTS = 1000
-PAUSE_EVERY_SECONDS, PAUSE_SECONDS = 2e-4, 1e-4
+PAUSE_EVERY_SECONDS, PAUSE_SECONDS = 5e-4, 1e-4
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 _NOTHING: set[str] = set()  # where nothing is to be left out

@@ -23,6 +23,7 @@ from serving.recording.record_files import JSONL, PARQUET, UNFINISHED, make_priv
 
 LOCK_NAME = ".lock"
 PASS_SECONDS = 30.0
+LOCK_SECONDS = 0.05  # how often the lock is tried at the end
 TAIL_BYTES = 1 << 20
 
 log = structlog.get_logger("serving.record")
@@ -65,31 +66,35 @@ class RecordUpkeep:
         self._wake.set()
         self._thread.join(seconds)
 
-    def look_after(self) -> None:
-        """Mend, convert and remove, if no other process does so now. Blocks. Raises OSError."""
+    def look_after(self) -> bool:
+        """Mend, convert and remove, if no other process does so now; returns whether. Blocks. Raises OSError."""
         make_private_directory(self._directory)
         with _lock(self._directory / LOCK_NAME) as is_mine:
             if not is_mine:
-                return
+                return False
             for path in list(self._iterate_paths()):
                 if path.suffix == JSONL and path not in self._whole:
                     self._finish(path)
             self._whole &= set(self._iterate_paths())
             self._remove_oldest()
+        return True
 
     # -----------------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            is_last = self._stopping.is_set()
+        while not self._stopping.is_set():
             self._wake.clear()
-            try:
-                self.look_after()
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is tried again)
-                log.error("records_not_looked_after", reason=f"{type(error).__name__}: {error}"[:200])
-            if not is_last:
-                self._wake.wait(PASS_SECONDS)
+            self._look()
+            self._wake.wait(PASS_SECONDS)
+        while not self._look() and not self._is_late():  # another process that began earlier may not see what is new
+            time.sleep(LOCK_SECONDS)
+
+    def _look(self) -> bool:
+        try:
+            return self.look_after()
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is tried again)
+            log.error("records_not_looked_after", reason=f"{type(error).__name__}: {error}"[:200])
+            return True
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._ends_at

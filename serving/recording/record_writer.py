@@ -16,7 +16,7 @@ from serving.telemetry.record_counts import RecordCounts
 
 MOST_WAITING_BYTES = 16 << 20
 MOST_WAITING = 20_000
-GATHER_SECONDS = 0.02  # after the first record: others are written with it
+GATHER_SECONDS = 0.1  # after the first record: others are written with it
 FLUSH_BYTES = 256 << 10
 RETRY_SECONDS = 1.0
 LOG_EVERY_SECONDS = 60.0
@@ -49,12 +49,16 @@ class RecordWriter:
         """Have a request written, or drop and count it when too much is waiting. Never waits."""
         is_full = self._taken_bytes - self._done_bytes + request.nbytes > MOST_WAITING_BYTES
         if is_full or len(self._waiting) >= MOST_WAITING:
-            self._counts.count_dropped()
+            self.count_dropped()
             return
         self._taken_bytes += request.nbytes
         self._waiting.append(request)
         if not self._wake.is_set():
             self._wake.set()
+
+    def count_dropped(self) -> None:
+        """Count a request that is not offered. Event loop thread only."""
+        self._counts.count_dropped()
 
     def close_files(self) -> None:
         """Have all files closed soon; records that follow begin others. Any thread."""

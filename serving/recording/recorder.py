@@ -7,9 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from math import log, log1p
+from math import log as logarithm
+from math import log1p
 from pathlib import Path
 from random import Random
+
+import structlog
 
 from serving.domain.signature import Signature
 from serving.plane.prediction import Answer
@@ -23,11 +26,13 @@ from serving.telemetry.metrics import Metrics
 
 STOP_SECONDS = 3.0
 
+log = structlog.get_logger("serving.record")
+
 FindSignature = Callable[[str, str], Signature]
 
 
 class Recorder:
-    """Records a share of the predictions. Event loop thread only, except `stop`; nothing waits or raises.
+    """Records a share of the predictions, `sample`. Event loop thread only, except `stop`; nothing waits or raises.
 
     `find_signature` returns the signature of a loaded version by model and version.
     """
@@ -72,15 +77,19 @@ class Recorder:
         if self._wait >= 0:
             return
         self._wait = self._draw_wait()
-        if signature is None:
-            signature = self._find_signature(answer.model, answer.version)
-        copy = copy_request(answer, signature, time.time(), request_id, seconds, body_bytes)
-        if copy is not None:
-            self._writer.offer(copy)
+        try:
+            if signature is None:
+                signature = self._find_signature(answer.model, answer.version)
+            copy = copy_request(answer, signature, time.time(), request_id, seconds, body_bytes)
+            if copy is not None:
+                self._writer.offer(copy)
+        except Exception as error:  # noqa: BLE001  (a request that has been answered must not fail because of this)
+            self._writer.count_dropped()
+            log.error("record_not_copied", reason=type(error).__name__)
 
     def _draw_wait(self) -> int:
         """Return how many predictions are passed over before the next one: each is chosen with the same chance."""
-        return int(log(1.0 - self._random.random()) / self._logarithm) if self._logarithm else 0
+        return int(logarithm(1.0 - self._random.random()) / self._logarithm) if self._logarithm else 0
 
 
 def find_record_directory(settings: Settings) -> Path | None:
@@ -110,6 +119,7 @@ def make_recorder(settings: Settings, metrics: Metrics, find_signature: FindSign
     upkeep = RecordUpkeep(directory, int(record.keep_mb * (1 << 20)))
     writer = RecordWriter(files, RecordEncoder(record.leave_out), metrics.make_record_counts(), upkeep.wake)
     upkeep.on_too_much = writer.close_files
+    log.info("recording", sample=record.sample, directory=str(directory), left_out=list(record.leave_out))
     return Recorder(record.sample, writer, upkeep, find_signature)
 
 

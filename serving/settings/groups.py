@@ -350,7 +350,7 @@ class RecordSettings(Group):
     file_mb: Positive = Field(64.0, description="a file that is larger is closed, and another one begun")
     file_hours: Positive = Field(24.0, description="so is one that is older")
     keep_mb: Positive = Field(1024.0, description="most bytes of all files; beyond that the oldest are removed")
-    leave_out: Names = Field((), description="names of fields whose values are not written")
+    leave_out: Names = Field((), description="features, keys and methods whose values are not written")
 
 
 class LogSettings(Group):

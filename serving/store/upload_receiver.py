@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from serving.domain.errors import BodyTooLarge, ServingError, StoreFull, Unavailable
 from serving.domain.upload import UploadBegun, UploadControl, UploadRequest, UploadStatus
 from serving.store.version_tar import BodyWriter, make_body_writer
 
 WRITE_BYTES = 1 << 20
+GONE = "the client has gone"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -40,7 +42,7 @@ class UploadReceiver:
 
     def _give_back(self, beginning: asyncio.Future[UploadBegun]) -> None:
         if not beginning.cancelled() and beginning.exception() is None:
-            self._control.abandon_upload(beginning.result().id, "the request was given up")
+            _go_on(self._control.abandon_upload(beginning.result().id, GONE))
 
 
 class _Body:
@@ -56,12 +58,16 @@ class _Body:
         try:
             return await self._receive(chunks)
         except OSError as error:
-            self._give_up(f"it cannot be written: {error.strerror or error}")
+            why = error.strerror or str(error)
+            await self._give_up(f"it cannot be written: {why}")
             if error.errno in NO_ROOM:
-                raise StoreFull(f"the store has no room for this version: {error.strerror}") from None
-            raise Unavailable(f"the version cannot be written: {error.strerror or error}") from None
-        except BaseException as error:
-            self._give_up(str(error) if isinstance(error, ServingError) else "the client has gone")
+                raise StoreFull(f"the store has no room for this version: {why}") from None
+            raise Unavailable(f"the version cannot be written: {why}") from None
+        except Exception as error:
+            await self._give_up(str(error) if isinstance(error, ServingError) else GONE)
+            raise
+        except BaseException:  # cancelled: there is no time to wait
+            _go_on(self._give_up(GONE))
             raise
 
     async def _receive(self, chunks: AsyncIterator[bytes]) -> int:
@@ -96,15 +102,20 @@ class _Body:
         self._writer.write(data)
         self._writer.finish()
 
-    def _give_up(self, reason: str) -> None:
-        """Close the files, and have what there is of them removed, as soon as no thread writes any more."""
+    async def _give_up(self, reason: str) -> None:
+        """Close the files when no thread writes any more, and have what there is of them removed."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        if self._writer is not None:
+            self._writer.close()
+        await self._control.abandon_upload(self._begun.id, reason)
 
-        def end(_: object) -> None:
-            if self._writer is not None:
-                self._writer.close()
-            self._control.abandon_upload(self._begun.id, reason)
 
-        if self._writing is None or self._writing.done():
-            end(None)
-        else:
-            self._writing.add_done_callback(end)
+_going_on: set[asyncio.Future[None]] = set()  # the loop itself forgets them
+
+
+def _go_on(work: Coroutine[Any, Any, None]) -> None:
+    """Do something after the caller has ended."""
+    task = asyncio.ensure_future(work)
+    _going_on.add(task)
+    task.add_done_callback(_going_on.discard)

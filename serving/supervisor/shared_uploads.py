@@ -35,8 +35,9 @@ class SharedUploads:
                 self._forget(link, upload_id)
                 outcome.add_done_callback(lambda done: received.answer(done.result()))
             case AbandonUpload(upload_id, reason):
-                self._desk.abandon(upload_id, reason)
+                outcome = self._desk.abandon(upload_id, reason)
                 self._forget(link, upload_id)
+                outcome.add_done_callback(lambda done: received.answer(done.result()))
 
     def end(self, link: WorkerLink) -> None:
         """Give up what a worker that has ended was receiving."""

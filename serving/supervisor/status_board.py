@@ -43,7 +43,7 @@ class StatusBoard:
     def show(self, show: Callable[[StatusChange], None]) -> None:
         """Call `show` with everything there is; what is published later is newer, what was published before older."""
         with self._lock:
-            show(_change(Status(), self._status))
+            show(replace(_change(Status(), self._status), uploads=self._status.uploads))
 
 
 def _change(before: Status, after: Status) -> StatusChange:
@@ -56,5 +56,5 @@ def _change(before: Status, after: Status) -> StatusChange:
         has_started=after.has_started,
         is_stopping=after.is_stopping,
         newest_event=after.newest_event,
-        uploads=after.uploads,
+        uploads=None if after.uploads == before.uploads else after.uploads,
     )

@@ -20,8 +20,8 @@
     TrafficList                         <-------  ListTraffic   (question)
     WorkerList                          <-------  ListWorkers   (question)
     UploadBegun, UploadFailed           <-------  BeginUpload   (question)
-    UploadDone, UploadFailed            <-------  FinishUpload  (question)
-                                        <-------  NoteUpload, AbandonUpload
+    UploadDone, UploadFailed            <-------  FinishUpload, AbandonUpload (question)
+                                        <-------  NoteUpload
 
 Graphs and the descriptors of hosts' channels travel beside their packet.
 """
@@ -177,7 +177,7 @@ class HostLeft:
 class StatusChange:
     """What has changed in the status since the last change: `models` are new or other ones, the rest is as it is now.
 
-    The first one that a worker gets holds everything.
+    `uploads` is None where nothing has changed in them. The first one that a worker gets holds everything.
     """
 
     models: dict[str, ModelStatus]
@@ -188,7 +188,7 @@ class StatusChange:
     has_started: bool
     is_stopping: bool
     newest_event: str | None
-    uploads: tuple[UploadStatus, ...]
+    uploads: tuple[UploadStatus, ...] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,9 +119,9 @@ class AttachedControl:
         """Implement `UploadControl.finish_upload`."""
         return await self._remote.finish_upload(upload_id, size)
 
-    def abandon_upload(self, upload_id: str, reason: str) -> None:
+    async def abandon_upload(self, upload_id: str, reason: str) -> None:
         """Implement `UploadControl.abandon_upload`."""
-        self._remote.abandon_upload(upload_id, reason)
+        await self._remote.abandon_upload(upload_id, reason)
 
     # -----------------------------------------------------------------------------------------------------------------
 

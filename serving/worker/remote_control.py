@@ -224,9 +224,10 @@ class RemoteControl:
             raise found.to_error()
         return found.status
 
-    def abandon_upload(self, upload_id: str, reason: str) -> None:
+    async def abandon_upload(self, upload_id: str, reason: str) -> None:
         """Implement `UploadControl.abandon_upload`."""
-        self._channel.send(AbandonUpload(upload_id, reason))
+        with suppress(Unavailable):  # whoever has control next removes it
+            await self._ask(AbandonUpload(upload_id, reason))
 
     async def _ask(self, question: Any) -> Any:
         try:
@@ -356,7 +357,7 @@ class RemoteControl:
             has_started=change.has_started,
             is_stopping=change.is_stopping,
             newest_event=change.newest_event,
-            uploads=change.uploads,
+            uploads=before.uploads if change.uploads is None else change.uploads,
         )
 
     def _tell(self, fact: Fact) -> None:

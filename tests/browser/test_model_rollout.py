@@ -60,7 +60,7 @@ def traffic(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture
-def canary(open_page: Callable[..., Page], server: Server, traffic: None) -> Iterator[tuple[Page, str]]:
+def canary(open_page: Callable[..., Page], server: Server, traffic: None) -> tuple[Page, str]:
     """The view of a model while a canary is under way, and the canary's version."""
     model = server.get("/models/iris")
     version = str(max(int(one["version"]) for one in model["versions"]) + 1)
@@ -71,7 +71,7 @@ def canary(open_page: Callable[..., Page], server: Server, traffic: None) -> Ite
     estimator = LogisticRegression(C=float(version), max_iter=1000).fit(rows, answers)
     publish(estimator, "iris", version=version, store=server.store, X=rows, golden=rows[::30], check=False)
     expect(page.locator(".rollout-running")).to_have_attribute("data-version", version)
-    yield page, version
+    return page, version
 
 
 def click(page: Page, deed: str, confirm: bool = False) -> None:
@@ -131,5 +131,6 @@ def test_an_open_table_of_the_curve_stays_open_and_filled(canary: tuple[Page, st
     page.locator(".curve").evaluate("curve => curve.dataset.seen = 'yes'")
     expect(page.locator(".curve[data-seen]")).to_have_count(0)  # it was drawn anew
     expect(rows.first).to_be_visible()
+    expect(page.locator(".curve-table summary")).to_be_focused()
     click(page, "rollback", confirm=True)
     expect(page.locator(".rollout-running")).to_have_count(0)

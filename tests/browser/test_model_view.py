@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from peculiar import HangsWhileLoading
+from peculiar import HangsWhileLoading, NotFinite
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -43,6 +44,8 @@ def fill() -> Callable[[Path], None]:
 
 def _fill(store: Path) -> None:
     fill_store(store)
+    for model in ("replaced", "hangs"):
+        write_version(store / model, 1, constant(1))
     for model in ("deeds", "swapped"):
         for version in (1, 2):
             write_version(store / model, version, constant(version))
@@ -110,8 +113,8 @@ def test_a_refused_version_shows_its_gates_and_markup_stays_text(open_model: Cal
 
 
 def test_gates_appear_while_the_version_is_evaluated(open_model: Callable[..., Page], server: Server) -> None:
-    page = open_model("prices", is_admin=False)
-    write_version(server.store / "prices", 2, constant(1, HangsWhileLoading))
+    page = open_model("hangs", is_admin=False)
+    write_version(server.store / "hangs", 2, constant(1, HangsWhileLoading))
     open_version(page, "2")
     gate = row(page, "2").locator('.gate[data-gate="load"]')
     expect(gate).to_have_attribute("data-verdict", "running")
@@ -144,6 +147,7 @@ def test_names_of_features_and_classes_stay_text(open_model: Callable[..., Page]
     expect(details).to_contain_text(MARKUP)
     expect(details).to_contain_text("<b>yes</b>")
     expect(page.locator("#try")).to_contain_text(MARKUP)
+    expect(page.locator("#try").get_by_label(MARKUP, exact=True).locator("option")).to_have_text(["blue", "red"])
     page.get_by_role("button", name="Ask the model").click()
     expect(page.locator(".try-value")).to_contain_text("<b>")
     assert page.locator("#main img, #main b").count() == 0
@@ -156,6 +160,22 @@ def test_fifty_versions_open_one_at_a_time(open_model: Callable[..., Page]) -> N
     open_version(page, "1")
     open_version(page, "50")
     expect(page.locator(".version-details")).to_have_count(1)
+
+
+def test_an_active_version_whose_files_were_replaced_has_a_row_beside_the_new_files(
+    open_model: Callable[..., Page], server: Server
+) -> None:
+    server.wait_active("replaced", 1)
+    page = open_model("replaced", is_admin=False)
+    shutil.rmtree(server.store / "replaced" / "1")
+    directory = server.store / "replaced" / "1"
+    directory.mkdir()
+    (directory / "model.joblib").write_bytes(b"no model")
+    expect(page.locator(".version-name")).to_have_text(["1", "1"])
+    for state in ("Active", "Refused"):
+        page.locator(".version-button", has_text=state).click()
+        expect(page.locator(".version-row", has=page.locator(".version-details"))).to_have_count(1)
+        expect(page.locator(".version-row", has=page.locator(".version-details"))).to_contain_text(state)
 
 
 def test_a_new_version_appears_by_itself(open_model: Callable[..., Page], server: Server) -> None:
@@ -204,6 +224,17 @@ def test_without_admin_it_says_how_to_get_it(open_model: Callable[..., Page]) ->
     expect(page.locator("[data-deed]:visible")).to_have_count(0)
 
 
+def test_a_page_that_only_shows_has_no_deeds(open_model: Callable[..., Page]) -> None:
+    page = open_model("iris", is_admin=False)
+    said = {"ui": "read", "scopes": ["read"], "signed_in": False, "expires_at": None, "uploads": True}
+    page.route("**/ui/session", lambda route: route.fulfill(json={**said, "needs": ["admin", "predict"]}))
+    page.reload()
+    expect(page.locator("#operate")).to_contain_text('server.ui = "read"')
+    expect(page.locator("#operate").get_by_role("button")).to_have_count(0)
+    expect(page.locator("[data-deed]:visible, .drop:visible")).to_have_count(0)
+    expect(page.locator(".try-curl code")).to_contain_text('-H "Authorization: Bearer $TOKEN"')
+
+
 def test_pin_and_unpin(open_model: Callable[..., Page], server: Server) -> None:
     page = open_model("deeds")
     open_version(page, "1")
@@ -241,7 +272,7 @@ def test_label_and_unlabel(open_model: Callable[..., Page], server: Server, watc
     expect(page.locator("#announcer")).to_contain_text("refused: ")
 
 
-def test_unload_and_load(open_model: Callable[..., Page], server: Server) -> None:
+def test_unload_and_load(open_model: Callable[..., Page], server: Server, watch: Any) -> None:
     page = open_model("prices")
     expect(page.locator('#operate [data-deed="unload"] code')).to_have_text("serving unload prices")
     do(page, "#operate", "unload", confirm=True)
@@ -250,6 +281,12 @@ def test_unload_and_load(open_model: Callable[..., Page], server: Server) -> Non
     expect(page.locator('#operate [data-deed="load"] code')).to_have_text("serving load prices")
     do(page, "#operate", "load")
     expect(page.locator(".model-active")).to_have_attribute("data-version", "1")
+    watch.allow_status(400)
+    write_version(server.store / "prices", 2, constant(1, NotFinite))
+    server.wait_state("prices", 2, "REJECTED")
+    do(page, "#operate", "unload", confirm=True)
+    do(page, "#operate", "load")
+    expect(page.locator("#operate .outcome-bad")).to_contain_text("version '2' is REJECTED: ")
 
 
 def test_refresh_looks_at_the_store(open_model: Callable[..., Page]) -> None:

@@ -43,8 +43,8 @@ def open_models(page: Page) -> None:
 
 def open_model(page: Page) -> None:
     page.goto(f"/ui/#/models/{COMPILED}")
-    expect(page.locator(".version")).to_have_count(3)
-    page.locator('.version[data-version="2"] .version-button').click()
+    expect(page.locator(".version-row")).to_have_count(3)
+    page.locator('.version-row[data-version="2"] .version-button').click()
     expect(page.locator(".version-details")).to_be_visible()
 
 

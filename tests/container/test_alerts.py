@@ -107,6 +107,9 @@ CASES: dict[str, Case] = {
         12,
     ),
     "ServingWorkerRestarts": Case({WORKER_RESTARTS: "0x9 4x60"}, {WORKER_RESTARTS: "0x9 1x60"}, 10),
+    "ServingRecordsLost": Case(
+        {f"serving_record_dropped_total{ON}}}": "0x9 5x60"}, {f"serving_records_total{ON}}}": "0+9x60"}, 10
+    ),
     "ServingShortWayBug": first(f'{FALLBACKS}, problem="internal"}}', f'{FALLBACKS}, problem="invalid-input"}}'),
 }
 # The second way in which an alert may fire.
@@ -116,6 +119,9 @@ MORE: dict[str, Case] = {
     "ServingRolledBack": next_one(f'{ROLLOUTS}, end="rolled-back"}}'),
     "ServingStateNotWritten": Case(
         {f"serving_state_errors_total{ON}}}": "0x9 1x60"}, {f"serving_state_errors_total{ON}}}": "5x70"}, 11
+    ),
+    "ServingRecordsLost": Case(
+        {f"serving_record_failures_total{ON}}}": "0x9 1x60"}, {f"serving_record_failures_total{ON}}}": "3x70"}, 10
     ),
     "ServingShortWayBug": next_one(f'{FALLBACKS}, problem="internal"}}'),
 }

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from peculiar import HangsWhileLoading, Suicidal
 
-from tests.container.prometheus_process import START_SECONDS, Prometheus, needs, run_prometheus
+from tests.container.prometheus_process import START_SECONDS, Prometheus, free_port, needs, run_prometheus
 from tests.e2e.harness import NO_TLS, Server, constant, linear, serving, until, write_version
 from tests.e2e.test_workers import wait_all_serving, workers_of
 
@@ -96,7 +96,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         write_version(directory / "store" / model, 1, constant(1))
     write_version(directory / "store" / "shadow", 1, linear())
     write_version(directory / "store" / "dies", 1, constant(1, Suicidal))
-    settings = {"SERVING_SERVER__WORKERS": "2", "SERVING_ROLLOUT__STEP_SECONDS": NEVER}
+    settings = {
+        "SERVING_SERVER__WORKERS": "2",
+        "SERVING_ROLLOUT__STEP_SECONDS": NEVER,
+        "SERVING_RECORD__SAMPLE": "1",
+        "SERVING_TRACES__ENDPOINT": f"http://127.0.0.1:{free_port()}/v1/traces",  # where nobody listens
+        "SERVING_TRACES__SAMPLE": "0.2",
+    }
     for model in ("canary", "shadow", "ended"):
         strategy = "shadow" if model == "shadow" else "canary"
         settings[f"SERVING_MODELS__{model.upper()}__ROLLOUT__STRATEGY"] = strategy
@@ -204,30 +210,24 @@ def test_alerts_say_what_is_wrong_here(prometheus: Prometheus) -> None:
 NOT_SHOWN = {"serving_process_virtual_memory_bytes"}
 
 
+def read_metrics(prometheus: Prometheus) -> set[str]:
+    """Return the metrics that Prometheus has seen so far."""
+    names = find_metrics(" ".join(prometheus.ask("label/__name__/values")))
+    return {name for name in names if not name.endswith("_created")}
+
+
 def test_every_metric_is_shown_and_written_about(prometheus: Prometheus, root: Path) -> None:
-    names = prometheus.ask("label/__name__/values")
-    exposed = {
-        re.sub(r"_(bucket|sum|count)$", "", one) for one in names if re.fullmatch(r"serving_\w+(?<!_created)", one)
-    }
     queries = [query.expr for query in QUERIES] + [one["query"]["query"] for one in VARIABLES]
-    shown = {
-        re.sub(r"_(bucket|sum|count)$", "", name) for query in queries for name in re.findall(r"serving_\w+", query)
-    }
-    assert shown == exposed - NOT_SHOWN
-    page = (root / "docs" / "operations.md").read_text()
-    written = set(re.findall(r"serving_\w+", page))
-    assert {name for name in exposed if name not in written and not name.startswith("serving_process_")} == set()
+    shown = find_metrics(" ".join(queries))
+    exposed = until(lambda: shown <= (seen := read_metrics(prometheus)) and seen, f"{shown} being seen", SECONDS)
+    assert exposed - shown == NOT_SHOWN
+    written = find_metrics((root / "docs" / "operations.md").read_text())
+    assert {name for name in exposed - written if not name.startswith("serving_process_")} == set()
 
 
 def test_names_in_alerts_exist(prometheus: Prometheus) -> None:
-    names = set(prometheus.ask("label/__name__/values"))
-    named = {
-        name
-        for group in RULES["groups"]
-        for rule in group["rules"]
-        for name in re.findall(r"serving_\w+", rule["expr"])
-    }
-    assert named <= names
+    named = find_metrics(" ".join(rule["expr"] for group in RULES["groups"] for rule in group["rules"]))
+    until(lambda: named <= read_metrics(prometheus), f"{named} being seen", SECONDS)
 
 
 def test_the_dashboard_is_whole() -> None:
@@ -255,4 +255,5 @@ def test_the_dashboard_is_whole() -> None:
         "Hosts and workers",
         "Memory and processor",
         "Edge limits",
+        "Records and traces",
     ]

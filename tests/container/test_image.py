@@ -22,6 +22,8 @@ EXAMPLES = {
     ("gates", "max_disagreement"),
     ("rollout", "slo_seconds"),
     ("rollout", "sticky"),
+    ("record", "path"),
+    ("traces", "endpoint"),
 }
 
 

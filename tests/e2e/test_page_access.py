@@ -73,9 +73,9 @@ def ask(server: Server | str, method: str, path: str, body: Any = None, **header
     return httpx.request(method, url + path, json=body, headers=named, verify=NO_TLS)
 
 
-def sign_in(server: Server | str, token: str = TOKEN) -> str:
+def sign_in(server: Server | str, token: str = TOKEN, **headers: str) -> str:
     """Return the cookie as the browser sends it."""
-    response = ask(server, "POST", "/ui/session", {"token": token})
+    response = ask(server, "POST", "/ui/session", {"token": token}, **headers)
     assert response.status_code == 200, response.text
     return response.headers["set-cookie"].partition(";")[0]
 
@@ -195,36 +195,41 @@ def test_the_cookie_of_another_server_on_this_host_changes_nothing(guarded: Serv
     """Browsers send a cookie to every port of a host."""
     with serving(store.parent, store=store, name="neighbour", wait_ready=True, SERVING_SERVER__UI="read") as neighbour:
         theirs, ours = sign_in(neighbour), sign_in(guarded, READS)
-        # the same token, so the same session: it opens what the token opens there, and no more
-        assert ask(neighbour, "GET", "/models", Cookie=ours).status_code == 200
-        assert ask(neighbour, "POST", "/models/m/predict", ROW, Cookie=ours).status_code == 200
+        both = f"{theirs}; {ours}"
+        assert theirs.partition("=")[0] != ours.partition("=")[0]
+        for cookie in (theirs, ours, both):  # nobody is asked for a token where none is needed
+            assert ask(neighbour, "GET", "/models", Cookie=cookie).status_code == 200
+            assert ask(neighbour, "POST", "/models/m/predict", ROW, Cookie=cookie).status_code == 200
         assert ask(neighbour, "POST", "/refresh", Cookie=ours, **OWN).status_code == 401
-        refused = ask(neighbour, "POST", "/refresh", Cookie=theirs, **OWN)
+        refused = ask(neighbour, "POST", "/refresh", Cookie=both, **OWN)
         assert (refused.status_code, "server.ui" in refused.json()["detail"]) == (403, True)
-        assert ask(neighbour, "GET", "/ui/session", Cookie=theirs).json()["scopes"] == ["read", "predict"]
+        assert ask(neighbour, "GET", "/ui/session", Cookie=both).json()["scopes"] == ["read", "predict"]
+        assert ask(guarded, "GET", "/ui/session", Cookie=both).json()["scopes"] == ["read"]
         page = {"Sec-Fetch-Site": "same-site", "Origin": neighbour.url}  # a page of the neighbour asks the other server
-        assert ask(guarded, "GET", "/models", Cookie=ours, **page).status_code == 403
+        assert ask(guarded, "GET", "/models", Cookie=both, **page).status_code == 403
         assert ask(guarded, "POST", "/refresh", Cookie=sign_in(guarded), **page).status_code == 403
 
 
 def test_cookies_in_odd_forms(guarded: Server) -> None:
     cookie = sign_in(guarded)
 
+    name, _, host = *cookie.partition("=")[:2], urlsplit(guarded.url).netloc
+
     def status(*lines: str) -> bytes:
         head = "".join(f"{line}\r\n" for line in lines)
-        request = f"GET /models HTTP/1.1\r\nHost: 127.0.0.1\r\n{head}Connection: close\r\n\r\n"
+        request = f"GET /models HTTP/1.1\r\nHost: {host}\r\n{head}Connection: close\r\n\r\n"
         return exchange(guarded, request)[9:12]
 
     assert status(f"Cookie: {cookie}") == b"200"
     assert status(f"cookie:a=b; {cookie};c=d") == b"200"
-    assert status(f"Cookie: serving_session=AAAA; {cookie}") == b"200"
+    assert status(f"Cookie: {name}=AAAA; {cookie}") == b"200"
     assert status("Cookie: a=b", f"Cookie: {cookie}") == b"200"
     assert status(f"Cookie: {cookie[:-1]}") == b"401"
     assert status(f"Cookie: {cookie}x") == b"401"
     assert status(f"Cookie: {cookie.upper()}") == b"401"
     assert status(f"Cookie: x{cookie}") == b"401"
-    assert status("Cookie: serving_session=" + "A" * 8000) == b"401"
-    assert status("Cookie: " + "serving_session=\xff\xfe;" * 500) == b"401"
+    assert status(f"Cookie: {name}=" + "A" * 8000) == b"401"
+    assert status("Cookie: " + f"{name}=\xff\xfe;" * 500) == b"401"
     assert status("Cookie:") == b"401"
     assert status(f"Cookie: {cookie}", "Authorization: Bearer guess") == b"401"
     assert status(f"Cookie: {cookie}", f"Authorization: Bearer {PREDICTS}") == b"403"
@@ -262,6 +267,14 @@ def test_no_token_and_no_session_is_in_a_log_an_answer_or_an_address(guarded: Se
     assert {one["outcome"] for one in lines} == {"done", "refused"}
 
 
+def test_behind_a_proxy_that_speaks_tls_the_cookie_is_for_tls(guarded: Server) -> None:
+    token = {"token": READS}
+    for said in ({"X-Forwarded-Proto": "https"}, {"Origin": guarded.url.replace("http:", "https:")}):
+        cookie = ask(guarded, "POST", "/ui/session", token, **said).headers["set-cookie"]
+        assert cookie.endswith("; Secure"), said
+    assert "Secure" not in ask(guarded, "POST", "/ui/session", token).headers["set-cookie"]
+
+
 def test_sign_ins_that_fail_are_bounded(store: Path) -> None:
     with serving(store.parent, store=store, name="tried") as server:
         statuses = [
@@ -280,7 +293,7 @@ def test_a_stream_ends_with_its_session(guarded: Server) -> None:
     )
     found = earlier.sign_in(READS.encode())
     assert found is not None
-    cookie = f"serving_session={found[1].decode()}"
+    cookie = f"serving_session_{urlsplit(guarded.url).port}={found[1].decode()}"
     with httpx.stream("GET", guarded.url + "/events", headers={"Cookie": cookie, **OWN}, verify=NO_TLS) as stream:
         assert stream.status_code == 200
         text = stream.read()  # as long as it lasts: httpx would raise if it was not ended properly
@@ -308,26 +321,26 @@ def test_a_session_outlives_a_restart_and_not_its_token(store: Path) -> None:
     tokens.write_text("first\nsecond\n")
     environment = {"SERVING_SECURITY__READ_TOKEN_FILE": str(tokens)}
     with serving(store.parent, store=store, name="restarted", **environment) as server:
-        first, second, admin = (sign_in(server, token) for token in ("first", "second", TOKEN))
+        first, second, admin = (sign_in(server, token, Host="localhost") for token in ("first", "second", TOKEN))
         server.stop()
         tokens.write_text("second\nthird\n")
         server.start()
-        assert ask(server, "GET", "/models", Cookie=first).status_code == 401
-        assert ask(server, "GET", "/ui/session", Cookie=first).json()["signed_in"] is False
-        assert ask(server, "GET", "/models", Cookie=second).status_code == 200
-        assert ask(server, "POST", "/refresh", Cookie=admin, **OWN).status_code == 200
+        assert ask(server, "GET", "/models", Host="localhost", Cookie=first).status_code == 401
+        assert ask(server, "GET", "/ui/session", Host="localhost", Cookie=first).json()["signed_in"] is False
+        assert ask(server, "GET", "/models", Host="localhost", Cookie=second).status_code == 200
+        assert ask(server, "POST", "/refresh", Host="localhost", Cookie=admin, **OWN).status_code == 200
         server.kill()
         server.environment["SERVING_SECURITY__ADMIN_TOKEN"] = "rotated"
         server.start()
-        assert ask(server, "POST", "/refresh", Cookie=admin, **OWN).status_code == 401
-        assert ask(server, "GET", "/models", Cookie=second).status_code == 200
+        assert ask(server, "POST", "/refresh", Host="localhost", Cookie=admin, **OWN).status_code == 401
+        assert ask(server, "GET", "/models", Host="localhost", Cookie=second).status_code == 200
 
 
 def test_a_session_counts_in_every_worker_and_on_the_admin_port(crowd: Server) -> None:
     operators = str(operators_of(crowd)["url"])
     cookie = sign_in(operators)
-    for url, path in ((crowd.url, "/models"), (operators, "/metrics"), (operators, "/ui/session")):
-        assert_same_in_all(url, path, cookie, 2)
+    for path in ("/models", "/metrics", "/ui/session"):
+        assert_same_in_all(operators, path, cookie, 2)
     assert ask(operators, "POST", "/models/m/pin", {"version": "1"}, Cookie=cookie, **OWN).status_code == 200
     assert ask(operators, "POST", "/models/m/predict", ROW, Cookie=cookie, **OWN).status_code == 200
     assert ask(operators, "POST", "/models/m/pin", {"version": "1"}, Cookie=cookie).status_code == 403

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import joblib
 
-from tests.e2e.harness import TOKEN, Server
+from tests.e2e.harness import TOKEN, Server, connect
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 UPLOADS = {"SERVING_STORE__UPLOADS": "true"}
@@ -55,5 +57,20 @@ def manifest_of(server: Server, model: str, version: str | int) -> Any:
 
 
 def leftovers(store: Path) -> list[str]:
-    """Return the hidden names in a store."""
-    return [str(path.relative_to(store)) for path in store.rglob(".*")]
+    """Return the hidden names at the top of a store, and in its models."""
+    hidden = [name.name for name in store.glob(".*")]
+    return hidden + [str(name.relative_to(store)) for name in store.glob("[!.]*/.*")]
+
+
+@contextlib.contextmanager
+def begin_upload(server: Server, model: str, version: str, *lines: str, body: bytes = b"") -> Iterator[socket.socket]:
+    """Send the head of an upload, and no more of its body than is given, for the length of the block."""
+    head = [
+        f"PUT /models/{model}/versions/{version}?file=model.joblib HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: Bearer {TOKEN}",
+        *(lines or ("Content-Length: 2000000",)),
+    ]
+    with connect(server.url) as sock:
+        sock.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        yield sock

@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -15,8 +16,8 @@ import uvicorn
 
 from serving.api.edge import PredictionRouter
 from serving.cli.serve import serve
-from serving.server import CannotListen, DrainingServer, most_connections
-from serving.settings import Settings
+from serving.server import CannotListen, DrainingServer, describe_listener, most_connections
+from serving.settings import ServerSettings, Settings
 from tests.fakes import make_app, run
 
 
@@ -104,3 +105,27 @@ def test_what_a_server_is_made_of_is_not_searched_for_cycles(monkeypatch: pytest
 
     run(scenario())
     assert frozen == ["1 listening"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_for_operators", "address", "page"),
+    [
+        ({}, False, ("127.0.0.1", 8000), "http://127.0.0.1:8000/ui/"),
+        ({"ui": "read"}, False, ("192.0.2.7", 80), "http://192.0.2.7:80/ui/"),
+        ({}, False, ("::1", 8000, 0, 0), "http://[::1]:8000/ui/"),
+        ({}, False, ("0.0.0.0", 8000), "http://localhost:8000/ui/"),  # no browser should be sent to such an address
+        ({}, False, ("::", 8000, 0, 0), "http://localhost:8000/ui/"),
+        ({}, False, ("fe80::1%lo", 8000, 0, 1), "http://[fe80::1%lo]:8000/ui/"),
+        ({"ui": "off"}, False, ("127.0.0.1", 8000), None),
+        ({"admin_port": 8001}, False, ("127.0.0.1", 8000), None),
+        ({"admin_port": 8001}, True, ("127.0.0.1", 8001), "http://127.0.0.1:8001/ui/"),
+        ({"admin_port": 8001, "ui": "off"}, True, ("127.0.0.1", 8001), None),
+    ],
+)
+def test_the_log_says_where_the_page_is(
+    settings: dict[str, Any], address: tuple[Any, ...], page: str | None, *, is_for_operators: bool
+) -> None:
+    server = ServerSettings.model_validate(settings)
+    described = describe_listener(address, server, is_for_operators=is_for_operators)
+    assert described.get("page") == page
+    assert described["url"].endswith(f":{address[1]}")

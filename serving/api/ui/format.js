@@ -2,10 +2,11 @@
 
 export const NOTHING = "–";
 
-/** @param {number} number @param {number} [digits] fraction digits at most @returns {string} */
+const formatters = [0, 1, 2, 3, 4, 5, 6].map((digits) => new Intl.NumberFormat("en-US", { maximumFractionDigits: digits }));
+
+/** @param {number} number @param {number} [digits] fraction digits at most, 0 to 6 @returns {string} */
 export function formatNumber(number, digits = 0) {
-  if (!isKnown(number)) return NOTHING;
-  return number.toLocaleString("en-US", { maximumFractionDigits: digits, minimumFractionDigits: 0 });
+  return isKnown(number) ? formatters[digits].format(number) : NOTHING;
 }
 
 /** Something a second: fewer digits for more. @param {number | null} rate @returns {string} */

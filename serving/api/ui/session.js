@@ -60,7 +60,7 @@ export class Session {
     }
     if (this.isSignedIn) return `Your token does not open what needs the scope "${scope}".`;
     if (this.state.needs.includes(scope)) return `Sign in with a token that has the scope "${scope}".`;
-    return "This is not allowed from where you are: see server.admin_port and security in settings.toml.";
+    return `No token opens this here: security.${scope}_token is not set in settings.toml.`;
   }
 
   /**

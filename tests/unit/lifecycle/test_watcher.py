@@ -16,6 +16,8 @@ from watchdog.observers import Observer
 from watchdog.observers.inotify import InotifyObserver
 
 from serving.lifecycle.watcher import Watcher
+from serving.store.upload_directories import make_upload_directory
+from tests.e2e.harness import until
 
 WAIT_SECONDS = 30.0
 
@@ -74,6 +76,28 @@ def test_a_change_wakes(tmp_path: Path) -> None:
         assert has_woken.wait(WAIT_SECONDS)
     finally:
         watcher.stop()
+
+
+def test_what_is_written_aside_wakes_nobody_until_it_is_renamed(tmp_path: Path) -> None:
+    """A long upload would have the whole store listed, again and again."""
+    woken: list[None] = []
+    watcher = Watcher(tmp_path, "events", lambda: woken.append(None))
+    upload = make_upload_directory(tmp_path, "m")
+    (tmp_path / "m").mkdir()
+    found = tmp_path.stat()
+    try:
+        assert watcher.ensure((found.st_dev, found.st_ino))
+        with (upload.files / "model.joblib").open("wb", buffering=0) as file:
+            for _ in range(50):
+                file.write(b"x")
+                file.truncate()
+        assert not woken
+        upload.files.rename(tmp_path / "m" / "1")
+        until(lambda: woken, "a wake")  # events come in order: the others have come before
+        assert len(woken) < 10
+    finally:
+        watcher.stop()
+        upload.remove()
 
 
 def test_a_directory_that_is_added_twice_prints_nothing_into_the_log(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +157,20 @@ def test_its_thread_looks_at_the_start_when_woken_and_at_the_end(tmp_path: Path)
     until(lambda: not list_names(directory), "another look")
     put(directory, "20260101T000000Z-1-3.jsonl")
     upkeep.stop(30.0)
+    assert list_names(directory) == []
+
+
+def test_its_last_look_waits_for_other_processes(tmp_path: Path) -> None:
+    directory = tmp_path / "records"
+    directory.mkdir()
+    upkeep = RecordUpkeep(directory, 1)
+    with locked(directory / LOCK_NAME):
+        upkeep.start()
+        put(directory, "20260101T000000Z-1-1.jsonl")
+        stopping = threading.Thread(target=upkeep.stop, args=(60.0,))
+        stopping.start()
+        until(upkeep._stopping.is_set, "the stop")
+    stopping.join()
     assert list_names(directory) == []
 
 

@@ -35,6 +35,7 @@ function createRow(deed, run) {
 
 /** Do a deed: ask where it has to be asked, send its call, and say in `outcome` and aloud how it went. */
 async function runDeed(deed, button, outcome, { api, announce, onDone }) {
+  if (button.getAttribute("aria-disabled") === "true") return;
   if (deed.confirm !== undefined && !(await confirmDeed(deed))) return;
   button.setAttribute("aria-disabled", "true");
   showOutcome(outcome, "busy", `${deed.label}: working…`);
@@ -53,7 +54,7 @@ async function runDeed(deed, button, outcome, { api, announce, onDone }) {
 
 /** Return why a call failed, in the words of the server where it has answered. */
 export function explainProblem(problem) {
-  return problem.detail || problem.body?.error || problem.title || String(problem.message ?? problem);
+  return problem.body?.error || problem.detail || problem.title || String(problem.message ?? problem);
 }
 
 /** Show how something went; `tone` is good, busy or bad. */

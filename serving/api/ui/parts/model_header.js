@@ -73,6 +73,11 @@ function buildSummary(model) {
   ];
 }
 
+/** Whether the version that failed answers by now. */
+function isOver(failure, active) {
+  return active !== null && active.version === failure.version && Date.parse(active.activated_at) > Date.parse(failure.at);
+}
+
 function buildNotices(model, choose) {
   const failure = model.last_failure;
   return [
@@ -88,7 +93,7 @@ function buildNotices(model, choose) {
     model.warnings.map((warning) =>
       banner({ tone: "warn", title: `The gate ${warning.gate} let ${warning.version} pass with a warning`, text: warning.evidence }),
     ),
-    failure
+    failure && !isOver(failure, model.active)
       ? banner({
           tone: "bad",
           title: `${failure.version} was refused by ${failure.gate}`,

@@ -19,7 +19,7 @@ export function createSection(element, build) {
     for (const details of element.querySelectorAll("details[data-key]")) {
       if (opened.includes(details.dataset.key)) details.open = true;
     }
-    if (key !== undefined) findByKey(element, key)?.focus({ preventScroll: true });
+    if (key !== undefined) findFocusable(element, key)?.focus({ preventScroll: true });
   };
 }
 
@@ -33,6 +33,7 @@ export function createPanel(id, title, ...children) {
   );
 }
 
-function findByKey(element, key) {
-  return element.querySelector(`[data-key="${CSS.escape(key)}"]`);
+function findFocusable(element, key) {
+  const found = element.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  return found?.matches("details") ? found.querySelector("summary") : found;
 }

@@ -1,7 +1,7 @@
 // A table whose rows are made once and updated in place, with columns that sort. On narrow screens a row becomes a card;
 // the roles are said in so many words, because browsers forget them when a row is not laid out as a row.
 
-import { h, setAttributes, setChildren } from "../dom.js";
+import { h, setAttributes } from "../dom.js";
 import { NOTHING } from "../format.js";
 
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
@@ -15,7 +15,8 @@ const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" })
  * @property {boolean} [isNumber] aligned to the right; sorts large ones first
  * @property {boolean} [isHead] the cell that names the row
  * @property {(item: T) => string | number | null | undefined} sortBy null is last in either order
- * @property {(cell: HTMLElement, item: T) => void} update shows the item in a cell, touching only what differs
+ * @property {(item: T) => unknown} watch what the cell depends on: it is updated when that is another value
+ * @property {(cell: HTMLElement, item: T) => void} update shows the item in a cell
  */
 
 /**
@@ -35,7 +36,8 @@ export class SortedTable {
     /** @private */ this.columns = columns;
     /** @private */ this.keyOf = keyOf;
     /** @private */ this.onSort = onSort;
-    /** @private @type {Map<string, {row: HTMLElement, cells: HTMLElement[], item: T}>} */ this.rows = new Map();
+    /** @private @type {Map<string, {row: HTMLElement, cells: HTMLElement[], seen: unknown[], item: T}>} */
+    this.rows = new Map();
     /** @private */ this.heads = columns.map((column) => this.makeHead(column));
     /** @private */ this.body = h("tbody", { role: "rowgroup" });
     this.table = h(
@@ -69,6 +71,9 @@ export class SortedTable {
       const shown = this.rows.get(key);
       shown.item = item;
       for (const [i, column] of this.columns.entries()) {
+        const value = column.watch(item);
+        if (i in shown.seen && Object.is(shown.seen[i], value)) continue;
+        shown.seen[i] = value;
         column.update(shown.cells[i], item);
         shown.cells[i].classList.toggle("is-empty", shown.cells[i].textContent === NOTHING);
       }
@@ -140,19 +145,6 @@ export class SortedTable {
         "data-title": isHead ? null : title,
       }),
     );
-    return { row: h("tr", { role: "row" }, cells), cells, item };
+    return { row: h("tr", { role: "row" }, cells), cells, seen: [], item };
   }
-}
-
-/**
- * Shows parts in a cell; they are made again only when `key` differs from the last call.
- * @param {HTMLElement} cell
- * @param {unknown} key anything JSON can write
- * @param {() => import("../dom.js").Child[]} makeParts
- */
-export function setParts(cell, key, makeParts) {
-  const text = JSON.stringify(key);
-  if (cell.partsKey === text) return;
-  cell.partsKey = text;
-  setChildren(cell, ...makeParts());
 }

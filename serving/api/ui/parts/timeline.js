@@ -1,8 +1,9 @@
 // What happened to a model, newest first: who did it, why, and how long it took. The steps of one evaluation are one entry.
 
-import { h, setChildren } from "../dom.js";
+import { h } from "../dom.js";
 import { formatCount, formatSeconds, zoneName } from "../format.js";
 import { currentZone } from "../time_zone.js";
+import { createSection } from "./section.js";
 import { describeState, stateMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
 
@@ -17,6 +18,8 @@ const DONE = {
   load: () => "Loaded",
   label: (version) => `Label for ${version}`,
   unlabel: (version) => `Label removed from ${version}`,
+  upload: (version) => `Upload of ${version ?? "a version"}`,
+  "accept-state-loss": () => "Loss of state accepted",
   rollout: (version) => `Rollout of ${version ?? "new versions"}`,
 };
 const PAGE = 50;
@@ -28,14 +31,14 @@ export function createTimeline(name, api) {
   const failure = h("p", { class: "outcome outcome-bad", hidden: true });
   const more = h("button", { type: "button", class: "button", hidden: true }, "Show older");
   const zone = h("p", { class: "muted" });
+  const showGroups = createSection(list, (groups) => groups.map(createEntry));
   const entries = new Map();
   let before = null;
 
   function show() {
     zone.textContent = `Times are in ${zoneName(currentZone())}.`;
     const groups = groupEntries([...entries.values()]);
-    const open = new Set([...list.querySelectorAll("details[open]")].map((details) => details.dataset.key));
-    setChildren(list, groups.map((group) => createEntry(group, open)));
+    showGroups(groups);
     empty.hidden = groups.length > 0;
   }
 
@@ -94,7 +97,7 @@ export function groupEntries(entries) {
   return groups.toSorted((one, other) => other.at(-1).id - one.at(-1).id);
 }
 
-function createEntry(group, open) {
+function createEntry(group) {
   const last = group.at(-1);
   const isTransition = last.after !== null;
   return h(
@@ -115,7 +118,7 @@ function createEntry(group, open) {
       ` by ${last.actor}`,
       describeDuration(group),
     ),
-    group.length > 1 ? createSteps(group, open) : null,
+    group.length > 1 ? createSteps(group) : null,
   );
 }
 
@@ -127,11 +130,10 @@ function describeDuration(group) {
   return before === null || seconds === null ? null : `, after ${formatSeconds(seconds)} as ${describeState(before)[1].toLowerCase()}`;
 }
 
-function createSteps(group, open) {
-  const key = `steps-${group[0].id}`;
+function createSteps(group) {
   return h(
     "details",
-    { class: "event-steps", "data-key": key, open: open.has(key) },
+    { class: "event-steps", "data-key": `steps-${group[0].id}` },
     h("summary", null, formatCount(group.length, "step")),
     h(
       "ol",

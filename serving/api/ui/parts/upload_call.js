@@ -1,33 +1,54 @@
 // Sends a file as a version, and says how far it is: `fetch` cannot say that of what it sends.
 
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/;
+
 /**
- * PUT a file as `model`/`version`; `onProgress(sent, all)` is called in bytes. Resolves, also when the server refuses, to
- * `{status, reason, said}`: the server's document of the upload (null without one), why it was refused, and one sentence.
+ * PUT a file as a version: `upload` is `{model, version, file, isBreaking}`; `onProgress(sent, all)` is called in bytes.
+ * Resolves, also when the server refuses, to `{status, reason, said}`: how the upload stands (null where the server has
+ * not begun one), why it was refused, and one sentence.
  */
-export function sendFile(api, model, version, file, onProgress) {
+export function sendFile(api, upload, onProgress) {
+  const { model, version, file, isBreaking } = upload;
   const call = new XMLHttpRequest();
-  const path = `${api.pathOf("models", model, "versions", version)}?file=${encodeURIComponent(file.name)}`;
-  call.open("PUT", api.urlOf(path));
+  const query = new URLSearchParams({ file: nameArtefact(file.name), breaking: String(isBreaking) });
+  call.open("PUT", api.urlOf(`${api.pathOf("models", model, "versions", version)}?${query}`));
   call.setRequestHeader("Content-Type", "application/octet-stream");
   call.setRequestHeader("Accept", "application/json");
   call.upload.addEventListener("progress", (event) => onProgress(event.loaded, event.total));
   return new Promise((resolve) => {
-    call.addEventListener("load", () => resolve(readOutcome(call, model)));
-    const fail = (reason) => () => resolve({ status: null, reason, said: `not published: ${reason}` });
-    call.addEventListener("error", fail("the connection was lost while it was sent"));
-    call.addEventListener("abort", fail("sending was stopped"));
+    const fail = (reason) => resolve({ status: null, reason, said: `not published: ${reason}` });
+    call.addEventListener("load", () => {
+      const body = parse(call.responseText);
+      if (call.status === 201) resolve({ status: body, reason: null, said: `published as ${body.model} ${body.version}` });
+      else if (body?.upload) resolve(readRefusal(body, upload));
+      else fail(body?.detail ?? body?.title ?? `HTTP ${call.status}`);
+    });
+    call.addEventListener("error", () => fail("the connection was lost while it was sent"));
     call.send(file);
   });
 }
 
-function readOutcome(call, model) {
-  const body = parse(call.responseText);
-  const status = body?.upload ?? (body?.gates ? body : null);
-  if (call.status >= 200 && call.status < 300) {
-    return { status, reason: null, said: `published as ${model} ${status?.version ?? body?.version ?? ""}` };
-  }
-  const reason = body?.detail ?? body?.title ?? `HTTP ${call.status}`;
-  return { status, reason, said: `not published: ${reason}` };
+/** Return the name of a file in the store: its own, or where that cannot be one, `model` with its suffix. */
+export function nameArtefact(name) {
+  return NAME.test(name) ? name : `model${/\.[A-Za-z0-9]+$/.exec(name)?.[0] ?? ""}`;
+}
+
+/** The stream says the same with all fields; this is for a page that has no stream at the moment. */
+function readRefusal({ upload: id, gate, reason, gates, detail }, { model, version, file }) {
+  const status = {
+    id,
+    model,
+    version,
+    file: nameArtefact(file.name),
+    bytes: file.size,
+    state: "refused",
+    gates: gates ?? [],
+    gate: gate ?? null,
+    reason: reason ?? detail,
+    actor: "you",
+    at: new Date().toISOString(),
+  };
+  return { status, reason: detail, said: `not published: ${detail}` };
 }
 
 function parse(text) {

@@ -1,6 +1,5 @@
 // Publishes a file as a version: it is dropped or chosen, sent with its progress, and goes through the gates in sight.
-// The view of one model shows it with that model's name. The view of all models may mount it for a new model:
-//   const panel = createUploadPanel(null, context); container.append(panel.element); ... panel.dispose();
+// The view of one model shows it with that model's name, the view of all models asks for the name.
 
 import { h, setChildren, setText, uniqueId } from "../dom.js";
 import { formatBytes } from "../format.js";
@@ -9,7 +8,7 @@ import { quoteWord } from "./shell_words.js";
 import { commandLine } from "./command_line.js";
 import { toneMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
-import { sendFile } from "./upload_call.js";
+import { nameArtefact, sendFile } from "./upload_call.js";
 
 const STATES = {
   receiving: ["busy", "arriving"],
@@ -26,7 +25,7 @@ const STATES = {
 export function createUploadPanel(model, context) {
   const { live, session, announce } = context;
   const id = uniqueId("upload");
-  const chooser = h("input", { type: "file", class: "visually-hidden", id: `${id}-file`, tabindex: "-1", "aria-label": "Model file" });
+  const chooser = h("input", { type: "file", hidden: true });
   const choose = h("button", { type: "button", class: "button" }, "Choose a file");
   const drop = h("div", { class: "drop" }, h("p", null, "Drop a model file here, or "), choose, chooser);
   const form = createNameForm(id, model);
@@ -36,6 +35,7 @@ export function createUploadPanel(model, context) {
   const element = h("div", { class: "upload" }, closed, drop, form.element, progress, list);
   const rows = new Map();
   let file = null;
+  let isSending = false;
   let versions = [];
 
   function take(chosen) {
@@ -44,20 +44,29 @@ export function createUploadPanel(model, context) {
     form.show(chosen, suggestVersion(versions));
   }
 
-  async function publish(name, version) {
+  async function publish(name, version, isBreaking) {
     form.hide();
     const bar = h("progress", { max: "1", "aria-label": "Sent" });
     const text = h("p", null, `Sending ${file.name}`);
     setChildren(progress, text, bar);
     progress.hidden = false;
-    const outcome = await sendFile(context.api, name, version, file, (sent, all) => {
+    isSending = true;
+    showSession();
+    const outcome = await sendFile(context.api, { model: name, version, file, isBreaking }, (sent, all) => {
       bar.value = all ? sent / all : 0;
       setText(text, sent < all ? `Sending ${file.name}: ${formatBytes(sent)} of ${formatBytes(all)}` : `${file.name} has been sent; the gates look at it`);
     });
     progress.hidden = true;
-    if (outcome.status !== null) show(outcome.status);
-    else setChildren(list, h("li", { class: "upload-entry" }, toneMark("bad", "refused"), ` ${outcome.reason}`), ...list.children);
+    isSending = false;
+    showSession();
+    if (outcome.status !== null && !hasEnded(outcome.status.id)) show(outcome.status);
+    else if (outcome.status === null) list.prepend(h("li", { class: "upload-entry" }, toneMark("bad", "not published"), ` ${outcome.reason}`));
     announce(outcome.said);
+  }
+
+  function hasEnded(uploadId) {
+    const known = rows.get(uploadId)?.status.state;
+    return known !== undefined && known !== "receiving" && known !== "checking";
   }
 
   function show(status) {
@@ -73,8 +82,9 @@ export function createUploadPanel(model, context) {
   function showSession() {
     const isOn = Boolean(session.state?.uploads);
     const why = isOn ? session.whyNot("admin") : "Uploads are off on this server (store.uploads in settings.toml).";
-    drop.hidden = why !== null;
+    drop.hidden = why !== null || isSending;
     closed.hidden = why === null;
+    element.hidden = model === null && why !== null;
     if (drop.hidden) form.hide();
     setChildren(
       closed,
@@ -104,6 +114,7 @@ export function createUploadPanel(model, context) {
     element,
     update: (names) => {
       versions = names;
+      form.suggest(suggestVersion(names));
     },
     dispose: () => {
       for (const kind of ["dragover", "dragleave", "drop"]) target.removeEventListener(kind, over);
@@ -122,6 +133,7 @@ function createNameForm(id, model) {
   const named = h("p", { class: "upload-file" });
   const name = h("input", { class: "input", id: `${id}-name`, required: true, maxlength: "100", autocomplete: "off", spellcheck: "false" });
   const version = h("input", { class: "input", id: `${id}-version`, required: true, maxlength: "100", autocomplete: "off", spellcheck: "false" });
+  const breaking = h("input", { type: "checkbox" });
   const cancel = h("button", { type: "button", class: "button" }, "Cancel");
   const element = h(
     "form",
@@ -129,8 +141,16 @@ function createNameForm(id, model) {
     named,
     model === null ? h("div", { class: "field" }, h("label", { class: "field-label", for: name.id }, "Name of the model"), name) : null,
     h("div", { class: "field" }, h("label", { class: "field-label", for: version.id }, "Name of the version"), version),
+    h("label", { class: "upload-option" }, breaking, " It may break clients of the version before"),
     h("div", { class: "upload-buttons" }, h("button", { type: "submit", class: "button primary" }, "Send it through the gates"), cancel),
   );
+  let isTyped = false;
+  version.addEventListener("input", () => {
+    isTyped = true;
+  });
+  const suggest = (text) => {
+    if (!isTyped) version.value = text;
+  };
   const hide = () => {
     element.hidden = true;
   };
@@ -138,9 +158,14 @@ function createNameForm(id, model) {
   return {
     element,
     hide,
+    suggest,
     show: (file, suggested) => {
-      setText(named, `${file.name}, ${formatBytes(file.size)}. It is published only if every gate lets it pass.`);
-      version.value = suggested;
+      const sentAs = nameArtefact(file.name);
+      const renamed = sentAs === file.name ? "" : `, as ${sentAs}`;
+      setText(named, `${file.name}, ${formatBytes(file.size)}${renamed}. It is published only if every gate lets it pass.`);
+      isTyped = false;
+      suggest(suggested);
+      breaking.checked = false;
       if (model === null) name.value = file.name.replace(/\.[^.]*$/, "").replaceAll(/[^A-Za-z0-9._-]+/g, "-");
       element.hidden = false;
       (model === null ? name : version).focus();
@@ -148,7 +173,7 @@ function createNameForm(id, model) {
     onSubmit: (publish) =>
       element.addEventListener("submit", (event) => {
         event.preventDefault();
-        publish(model ?? name.value.trim(), version.value.trim());
+        publish(model ?? name.value.trim(), version.value.trim(), breaking.checked);
       }),
   };
 }

@@ -1,7 +1,7 @@
 // The versions of a model, in the order of the server: state, since when, why; one of them is open with all details.
 
-import { h, setText } from "../dom.js";
-import { formatCount, formatRate } from "../format.js";
+import { h, setText, uniqueId } from "../dom.js";
+import { formatCount, formatDigest, formatRate } from "../format.js";
 import { isInProgress } from "./gate_list.js";
 import { stateMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
@@ -17,42 +17,38 @@ export function createVersionList({ createDetails, onChoose }) {
   let model = null;
   let open = null;
 
-  function choose(name, isByHand) {
-    if (open === name) return;
+  function choose(key, isByHand) {
+    if (open === key) return;
     if (open !== null) rows.get(open)?.close();
-    open = name;
-    const version = findVersion(name);
-    if (version !== undefined) openRow(version);
-    if (isByHand) onChoose(name);
+    open = key;
+    if (rows.has(key)) openRow(key);
+    if (isByHand) onChoose(key);
   }
 
-  function openRow(version) {
-    const row = rows.get(version.version);
-    row.open(createDetails(version.version));
-    row.details.update(model, version);
-  }
-
-  function findVersion(name) {
-    return model?.versions.find((version) => version.version === name);
+  function openRow(key) {
+    const row = rows.get(key);
+    row.open(createDetails(row.version.version));
+    row.details.update(model, row.version);
   }
 
   function update(next) {
     model = next;
     empty.hidden = next.versions.length > 0;
-    const names = new Set(next.versions.map((version) => version.version));
-    for (const [name, row] of rows) {
-      if (names.has(name)) continue;
+    const keyed = keyVersions(next.versions);
+    for (const [key, row] of rows) {
+      if (keyed.has(key)) continue;
       row.element.remove();
-      rows.delete(name);
+      rows.delete(key);
     }
-    next.versions.forEach((version, place) => {
-      let row = rows.get(version.version);
-      if (row === undefined) {
-        row = createRow(version.version, (name) => choose(open === name ? null : name, true));
-        rows.set(version.version, row);
-        if (version.version === open) openRow(version);
+    [...keyed].forEach(([key, version], place) => {
+      let row = rows.get(key);
+      const isNew = row === undefined;
+      if (isNew) {
+        row = createRow(version.version, () => choose(open === key ? null : key, true));
+        rows.set(key, row);
       }
       row.update(next, version);
+      if (isNew && key === open) openRow(key);
       const there = list.children[place];
       if (there !== row.element) list.insertBefore(row.element, there ?? null);
     });
@@ -67,13 +63,26 @@ export function createVersionList({ createDetails, onChoose }) {
     },
     restore: (name) => choose(name, false),
     updateRates: (ratesOf) => {
-      for (const [name, row] of rows) row.updateRate(ratesOf(name));
+      for (const row of rows.values()) row.updateRate(ratesOf(row.version.version));
     },
   };
 }
 
+/**
+ * Return the versions by the keys of their rows: their names. The server lists a name twice while an active version
+ * answers whose files were replaced; the second one has another key.
+ */
+function keyVersions(versions) {
+  const keyed = new Map();
+  for (const version of versions) {
+    const { version: name } = version;
+    keyed.set(keyed.has(name) ? `${name} ${formatDigest(version.digest)}` : name, version);
+  }
+  return keyed;
+}
+
 function createRow(name, toggle) {
-  const panelId = `version-${name}`;
+  const panelId = uniqueId("version");
   const state = h("span", { class: "version-state" });
   const badges = h("span", { class: "version-badges" });
   const since = h("span", { class: "version-since" });
@@ -81,7 +90,7 @@ function createRow(name, toggle) {
   const reason = h("span", { class: "version-reason" });
   const button = h(
     "button",
-    { type: "button", class: "version-button", "aria-expanded": "false", "aria-controls": panelId, onclick: () => toggle(name) },
+    { type: "button", class: "version-button", "aria-expanded": "false", "aria-controls": panelId, onclick: toggle },
     h("span", { class: "version-name" }, name),
     state,
     h("span", { class: "version-what" }, badges, reason),
@@ -93,6 +102,7 @@ function createRow(name, toggle) {
   let shown = "";
   const row = {
     element,
+    version: null,
     details: null,
     focus: () => {
       button.focus({ preventScroll: true });
@@ -114,6 +124,7 @@ function createRow(name, toggle) {
       setText(rate, requestsPerSecond ? `${formatRate(requestsPerSecond)}/s` : "");
     },
     update: (model, version) => {
+      row.version = version;
       const seen = describe(model, version);
       const key = JSON.stringify(seen);
       if (key !== shown) {

@@ -15,6 +15,8 @@ import { createVersionDetails } from "../parts/version_details.js";
 import { createVersionList } from "../parts/version_list.js";
 import { hashOf, replaceHash } from "../router.js";
 
+const QUIET_MS = 2000;
+
 /** @type {import("../main.js").Show} */
 export function show(container, context, { name, query }) {
   const { live, api, session } = context;
@@ -90,10 +92,12 @@ export function show(container, context, { name, query }) {
     rolloutPoll.stop,
     parts.dispose,
   ];
+  const quiet = setInterval(() => parts.updateRates(live), QUIET_MS); // rates fall also while nothing is asked
   modelPoll.ask();
   parts.timeline.load();
   parts.updateRates(live);
   return () => {
+    clearInterval(quiet);
     for (const end of endings) end();
   };
 }
@@ -186,7 +190,7 @@ function createOperate(tools) {
       const why = session.whyNot("admin");
       closed.hidden = why === null;
       deeds.element.hidden = why !== null;
-      if (why !== null) showClosed({ why, canSignIn: session.canSignIn });
+      if (why !== null) showClosed({ why, canSignIn: session.canSignIn && session.state?.ui === "admin" });
       else deeds.update([...listModelDeeds(model), ...listOrphanDeeds(model)]);
     },
   };

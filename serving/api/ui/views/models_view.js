@@ -4,15 +4,17 @@ import { h, oncePerFrame, setAttributes, setChildren, setText } from "../dom.js"
 import { formatCount, formatNumber, formatPercent, formatRate, formatSeconds, NOTHING } from "../format.js";
 import { banner } from "../parts/banner.js";
 import { keepServiceBanners } from "../parts/service_banners.js";
-import { setParts, SortedTable } from "../parts/sorted_table.js";
-import { describeState, setToneMark, toneMark, toneShape } from "../parts/state_mark.js";
+import { SortedTable } from "../parts/sorted_table.js";
+import { describeState, setToneMark, stateMark, toneMark, toneShape } from "../parts/state_mark.js";
 import { timestamp } from "../parts/timestamp.js";
+import { createUploadPanel } from "../parts/upload_panel.js";
 import { hashOf, replaceHash } from "../router.js";
 
 const QUIET_MS = 2_000;
 
 /** @type {import("../main.js").Show} */
-export function show(container, { live, session }, { query }) {
+export function show(container, context, { query }) {
+  const { live } = context;
   let filter = query.get("filter") ?? "";
   /** @type {Map<string, {entry: import("../live_state.js").ModelEntry, rates: import("../traffic_rates.js").Rates}>} */
   const items = new Map();
@@ -39,6 +41,7 @@ export function show(container, { live, session }, { query }) {
   const facts = makeFacts();
   const banners = h("div", { class: "banners" });
   const empty = h("div", { class: "empty" });
+  const upload = createUploadPanel(null, context);
   setChildren(
     container,
     h("div", { class: "view-head" }, h("h1", null, "Models"), facts.element),
@@ -46,6 +49,7 @@ export function show(container, { live, session }, { query }) {
     h("div", { class: "toolbar" }, box, shown),
     table.element,
     empty,
+    upload.element,
   );
   box.addEventListener("input", () => {
     filter = box.value;
@@ -68,8 +72,11 @@ export function show(container, { live, session }, { query }) {
     items.clear();
     let hidden = 0;
     const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+    let perSecond = null;
     for (const [name, entry] of live.models) {
-      if (matches(entry, words)) items.set(name, { entry, rates: live.rates(name) });
+      const rates = live.rates(name);
+      if (rates.requestsPerSecond !== null) perSecond = (perSecond ?? 0) + rates.requestsPerSecond;
+      if (matches(entry, words)) items.set(name, { entry, rates });
       else hidden += 1;
     }
     const isLiveOrder = ["requests", "p99", "errors"].includes(table.sort.replace("-", ""));
@@ -77,15 +84,15 @@ export function show(container, { live, session }, { query }) {
     setText(shown, hidden ? `${formatNumber(items.size)} of ${formatCount(live.models.size, "model")}` : "");
     table.element.hidden = !items.size;
     box.parentElement.hidden = live.isKnown && live.models.size === 0;
-    showEmpty(empty, live, session, words.length > 0 && hidden > 0 && !items.size);
-    facts.update(live);
+    showEmpty(empty, live, words.length > 0 && hidden > 0 && !items.size);
+    facts.update(live, perSecond);
   }
 
   const updateSoon = oncePerFrame(update);
   const endings = [
     live.subscribe(["start", "model", "removed", "service", "workers", "traffic"], updateSoon),
-    session.subscribe(updateSoon),
     keepServiceBanners(banners, live),
+    upload.dispose,
   ];
   const quiet = setInterval(updateSoon, QUIET_MS); // rates fall also while nothing is asked and so nothing is sent
   update({ isSettled: true });
@@ -120,42 +127,93 @@ function isComing({ active, target }) {
   return Boolean(target) && target.version !== active?.version;
 }
 
+const entryOf = ({ entry }) => entry;
+
 /** @type {import("../parts/sorted_table.js").Column<{entry: import("../live_state.js").ModelEntry, rates: import("../traffic_rates.js").Rates}>[]} */
 const COLUMNS = [
-  { key: "name", title: "Model", isHead: true, sortBy: ({ entry }) => entry.name, update: updateName },
-  { key: "active", title: "Active version", sortBy: ({ entry }) => entry.active?.version, update: updateActive },
-  { key: "engine", title: "Engine", sortBy: ({ entry }) => entry.active?.engine, update: updateEngine },
-  { key: "coming", title: "Coming", sortBy: ({ entry }) => (isComing(entry) || entry.rollout ? `${entry.rollout?.phase ?? ""} ${entry.target?.state}` : null), update: updateComing },
-  { key: "requests", title: "Requests/s", isNumber: true, hint: "Over the last ten seconds", sortBy: ({ rates }) => rates.requestsPerSecond, update: (cell, { rates }) => setNumber(cell, formatRate(rates.requestsPerSecond)) },
-  { key: "p99", title: "p99", isNumber: true, hint: "99 of 100 requests are answered within this time, over the last ten seconds", sortBy: ({ rates }) => rates.p99Seconds, update: (cell, { rates }) => setNumber(cell, rates.p99Seconds === Infinity ? "> 30 s" : formatSeconds(rates.p99Seconds)) },
-  { key: "errors", title: "Errors/s", isNumber: true, hint: "Answers with a 5xx status, over the last ten seconds", sortBy: ({ rates }) => rates.failedPerSecond, update: updateErrors },
-  { key: "failure", title: "Last failure", sortBy: ({ entry }) => (entry.last_failure ? -new Date(entry.last_failure.at) : null), update: updateFailure },
+  { key: "name", title: "Model", isHead: true, sortBy: ({ entry }) => entry.name, watch: entryOf, update: updateName },
+  { key: "active", title: "Active version", sortBy: ({ entry }) => entry.active?.version, watch: entryOf, update: updateActive },
+  { key: "engine", title: "Engine", sortBy: ({ entry }) => entry.active?.engine, watch: entryOf, update: updateEngine },
+  { key: "coming", title: "Coming", sortBy: sortByComing, watch: entryOf, update: updateComing },
+  {
+    key: "requests",
+    title: "Requests/s",
+    isNumber: true,
+    hint: "Over the last ten seconds",
+    sortBy: ({ rates }) => rates.requestsPerSecond,
+    watch: describeRequests,
+    update: (cell, item) => setNumber(cell, describeRequests(item)),
+  },
+  {
+    key: "p99",
+    title: "p99",
+    isNumber: true,
+    hint: "99 of 100 requests are answered within this time, over the last ten seconds",
+    sortBy: ({ rates }) => rates.p99Seconds,
+    watch: describeP99,
+    update: (cell, item) => setNumber(cell, describeP99(item)),
+  },
+  {
+    key: "errors",
+    title: "Errors/s",
+    isNumber: true,
+    hint: "Answers with a 5xx status, over the last ten seconds",
+    sortBy: ({ rates }) => rates.failedPerSecond,
+    watch: ({ rates }) => `${formatRate(rates.failedPerSecond)} ${formatRate(rates.refusedPerSecond)}`,
+    update: updateErrors,
+  },
+  { key: "failure", title: "Last failure", sortBy: sortByFailure, watch: entryOf, update: updateFailure },
 ];
+
+function sortByComing({ entry }) {
+  return isComing(entry) || entry.rollout ? `${entry.rollout?.phase ?? ""} ${entry.target?.state}` : null;
+}
+
+function sortByFailure({ entry }) {
+  return entry.last_failure ? -new Date(entry.last_failure.at) : null;
+}
+
+function describeRequests({ rates }) {
+  return formatRate(rates.requestsPerSecond);
+}
+
+function describeP99({ rates }) {
+  return rates.p99Seconds === Infinity ? "> 30 s" : formatSeconds(rates.p99Seconds);
+}
 
 function updateName(cell, { entry }) {
   const { name, pinned, labels, problem, warnings, quarantined, active } = entry;
   const note = problem ?? active?.note ?? null;
-  setParts(cell, [name, pinned, labels, note, warnings, quarantined.length], () => {
-    const chips = [
-      pinned && h("span", { class: "chip" }, toneShape("held"), `Pinned to ${pinned}`),
-      ...Object.entries(labels).map(([label, version]) => h("span", { class: "chip" }, `${label} → ${version}`)),
-      quarantined.length > 0 && h("span", { class: "chip" }, toneShape("held"), `${quarantined.length} quarantined`),
-      warnings.length > 0 && h("span", { class: "chip", title: warnings.map((one) => `${one.gate}: ${one.evidence}`).join("\n") }, toneShape("warn"), formatCount(warnings.length, "warning")),
-    ].filter(Boolean);
-    return [
-      h("a", { href: hashOf("models", name), class: "model-link" }, name),
-      chips.length > 0 && h("span", { class: "chips" }, chips),
-      note && h("span", { class: "row-note" }, toneShape("warn"), h("span", null, note)),
-    ];
-  });
+  const chips = [
+    pinned && h("span", { class: "chip" }, toneShape("held"), `Pinned to ${pinned}`),
+    ...Object.entries(labels).map(([label, version]) => h("span", { class: "chip" }, `${label} → ${version}`)),
+    quarantined.length > 0 && h("span", { class: "chip" }, toneShape("held"), `${quarantined.length} quarantined`),
+    warnings.length > 0 &&
+      h(
+        "span",
+        { class: "chip", title: warnings.map((one) => `${one.gate}: ${one.evidence}`).join("\n") },
+        toneShape("warn"),
+        formatCount(warnings.length, "warning"),
+      ),
+  ].filter(Boolean);
+  const link = cell.querySelector("a") ?? h("a", { href: hashOf("models", name), class: "model-link" }, name);
+  if (!link.isConnected) cell.prepend(link); // it stays, because it may have the focus
+  while (link.nextSibling) link.nextSibling.remove();
+  if (chips.length) cell.append(h("span", { class: "row-chips" }, chips));
+  if (note) cell.append(h("span", { class: "row-note" }, toneShape("warn"), h("span", null, note)));
 }
 
-function updateActive(cell, { entry }) {
-  const { active, unloaded } = entry;
-  setParts(cell, [active?.version, unloaded], () => {
-    if (active) return [h("span", { class: "mark" }, h("span", { class: "tone-good" }, toneShape("good")), h("span", { class: "version" }, active.version)), h("span", { class: "visually-hidden" }, " active")];
-    return [unloaded ? toneMark("held", "Unloaded") : toneMark("bad", "Nothing active")];
-  });
+function updateActive(cell, { entry: { active, unloaded } }) {
+  if (!active) {
+    setChildren(cell, unloaded ? toneMark("held", "Unloaded") : toneMark("bad", "Nothing active"));
+    return;
+  }
+  const shape = h("span", { class: "tone-good" }, toneShape("good"));
+  setChildren(
+    cell,
+    h("span", { class: "mark" }, shape, h("span", { class: "version" }, active.version)),
+    h("span", { class: "visually-hidden" }, " active"),
+  );
 }
 
 function updateEngine(cell, { entry: { active } }) {
@@ -165,37 +223,64 @@ function updateEngine(cell, { entry: { active } }) {
 
 function updateComing(cell, { entry }) {
   const { target, rollout } = entry;
-  const isShown = isComing(entry) || rollout;
-  setParts(cell, isShown ? [target, rollout] : null, () => {
-    if (!isShown) return [h("span", { class: "muted" }, NOTHING)];
-    const [tone, word] = rollout?.phase ? describeState(rollout.phase === "bake" ? "BAKE" : rollout.phase) : describeState(target?.state ?? "");
-    const version = rollout?.version ?? target?.version;
-    if (rollout && !rollout.version) return [toneMark("warn", "Rollouts stopped")];
-    return [
-      h("span", { class: "coming" }, h("span", { class: "version" }, version), toneMark(tone, word)),
-      rollout && h("span", { class: "share" }, shareBar(rollout.share), formatPercent(rollout.share), rollout.is_held && toneMark("held", "Held")),
-    ];
-  });
+  if (!isComing(entry) && !rollout) {
+    setChildren(cell, h("span", { class: "muted" }, NOTHING));
+    return;
+  }
+  if (rollout && !rollout.version) {
+    setChildren(cell, toneMark("warn", "Rollouts stopped"));
+    return;
+  }
+  const state = rollout?.phase ?? target?.state ?? "";
+  setChildren(
+    cell,
+    h(
+      "span",
+      { class: "coming" },
+      h("span", { class: "version" }, rollout?.version ?? target?.version),
+      stateMark(state),
+    ),
+    rollout &&
+      h(
+        "span",
+        { class: "share" },
+        shareBar(rollout.share),
+        formatPercent(rollout.share),
+        rollout.is_held && toneMark("held", "Held"),
+      ),
+  );
 }
 
 function shareBar(share) {
-  return h("span", { class: "share-bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(share, 100)}%` } }));
+  const filled = h("span", { style: { width: `${Math.min(share, 100)}%` } });
+  return h("span", { class: "share-bar", "aria-hidden": "true" }, filled);
 }
 
 function updateErrors(cell, { rates: { failedPerSecond: failed, refusedPerSecond: refused } }) {
   setNumber(cell, formatRate(failed));
   cell.classList.toggle("is-bad", failed > 0);
-  setAttributes(cell, { title: refused > 0 ? `Beside these, ${formatRate(refused)}/s were refused with a 4xx status: the client’s fault` : null });
+  const note = `Beside these, ${formatRate(refused)}/s were refused with a 4xx status: the client’s fault`;
+  setAttributes(cell, { title: refused > 0 ? note : null });
 }
 
 function updateFailure(cell, { entry: { last_failure: failure } }) {
-  setParts(cell, failure, () => {
-    if (!failure) return [h("span", { class: "muted" }, NOTHING)];
-    return [
-      h("span", { class: "failure-head" }, toneShape("bad"), h("span", { class: "version" }, failure.version), " ", failure.gate, h("span", { class: "muted" }, " · ", timestamp(failure.at, "ago"))),
-      h("span", { class: "clamped", title: failure.reason }, failure.reason),
-    ];
-  });
+  if (!failure) {
+    setChildren(cell, h("span", { class: "muted" }, NOTHING));
+    return;
+  }
+  const { version, gate, reason, at } = failure;
+  setChildren(
+    cell,
+    h(
+      "span",
+      { class: "failure-head" },
+      toneShape("bad"),
+      h("span", { class: "version" }, version),
+      ` ${gate}`,
+      h("span", { class: "muted" }, " · ", timestamp(at, "ago")),
+    ),
+    h("span", { class: "clamped", title: reason }, reason),
+  );
 }
 
 function setNumber(cell, text) {
@@ -205,17 +290,16 @@ function setNumber(cell, text) {
 
 function makeFacts() {
   const ready = toneMark("busy", "Connecting");
-  const values = ["answering", "requests", "workers", "generation"].map((key) => h("span", { class: `fact fact-${key}` }));
+  const values = ["answering", "requests", "workers", "generation"].map((key) => h("span", { class: `head-fact fact-${key}` }));
   const [answering, requests, workers, generation] = values;
   return {
-    element: h("div", { class: "facts" }, ready, values),
-    update(live) {
+    element: h("div", { class: "head-facts" }, ready, values),
+    update(live, perSecond) {
       if (!live.service) return;
       setToneMark(ready, live.service.ready ? "good" : "bad", live.service.ready ? "Ready" : "Not ready");
       const active = [...live.models.values()].filter((model) => model.active).length;
       setText(answering, `${formatNumber(active)} of ${formatCount(live.models.size, "model")} active`);
-      const rates = [...live.models.keys()].map((name) => live.rates(name).requestsPerSecond).filter((rate) => rate !== null);
-      setText(requests, rates.length ? `${formatRate(rates.reduce((sum, rate) => sum + rate, 0))} requests/s` : "");
+      setText(requests, perSecond === null ? "" : `${formatRate(perSecond)} requests/s`);
       const serving = live.workers.filter((worker) => worker.state === "serving").length;
       setText(workers, live.workers.length ? `${serving} of ${formatCount(live.workers.length, "worker")} serve` : "");
       setText(generation, `Generation ${formatNumber(live.service.generation)}`);
@@ -223,18 +307,22 @@ function makeFacts() {
   };
 }
 
-function showEmpty(element, live, session, isFiltered) {
-  setParts(element, [live.isKnown, live.models.size > 0, isFiltered, session.state?.uploads], () => {
-    if (!live.isKnown) return [h("p", { class: "muted" }, "Waiting for the server…")];
-    if (isFiltered) return [h("p", { class: "muted" }, "No model matches the filter.")];
-    if (live.models.size) return [];
-    return [
-      banner({
-        tone: "idle",
-        title: "The store is empty. Drop a first model file into it.",
-        text: "A file at the top of the store, such as iris.joblib, becomes the model “iris”. Within a second it answers, or this page says why it does not. Or have a look with models that are ready-made:",
-        command: "serving demo",
-      }),
-    ];
-  });
+function showEmpty(element, live, isFiltered) {
+  const kind = !live.isKnown ? "unknown" : isFiltered ? "filtered" : live.models.size ? "" : "empty";
+  if (element.dataset.kind === kind) return;
+  element.dataset.kind = kind;
+  const texts = { unknown: "Waiting for the server…", filtered: "No model matches the filter." };
+  if (kind !== "empty") {
+    setChildren(element, kind && h("p", { class: "muted" }, texts[kind]));
+    return;
+  }
+  setChildren(
+    element,
+    banner({
+      tone: "idle",
+      title: "The store is empty. Drop a first model file into it.",
+      text: "A file at the top of the store, such as iris.joblib, becomes the model “iris”. Within a second it answers, or this page says why it does not. Or have a look with models that are ready-made, in the directory where the server runs:",
+      command: "serving demo",
+    }),
+  );
 }

@@ -134,7 +134,7 @@ function describeSandbox(sandbox) {
   return [
     lacking ? toneMark("warn", `${formatCount(lacking, "layer")} missing`) : toneMark("good", "Whole"),
     h("p", { class: "muted" }, "These layers held the host of every version that is loaded."),
-    h("ul", { class: "layers" }, names.map((name) => describeLayer(name, sandbox)).filter(Boolean)),
+    h("ul", { class: "sandbox-layers" }, names.map((name) => describeLayer(name, sandbox)).filter(Boolean)),
   ];
 }
 

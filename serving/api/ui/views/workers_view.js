@@ -2,9 +2,9 @@
 
 import { h, oncePerFrame, setAttributes, setChildren, setText } from "../dom.js";
 import { formatCount, formatNumber, formatRate, NOTHING } from "../format.js";
-import { setParts, SortedTable } from "../parts/sorted_table.js";
-import { describeState, setToneMark, toneMark } from "../parts/state_mark.js";
-import { setTimestamp, timestamp } from "../parts/timestamp.js";
+import { SortedTable } from "../parts/sorted_table.js";
+import { stateMark } from "../parts/state_mark.js";
+import { timestamp } from "../parts/timestamp.js";
 import { hashOf, replaceHash } from "../router.js";
 
 const WINDOW_MS = 10_000;
@@ -63,44 +63,64 @@ export function show(container, { live }, { query }) {
   };
 }
 
+/** Columns, given a worker's rate and the newest generation. */
 function columnsOf(rate, generation) {
+  const describeRate = (worker) => formatRate(rate(worker));
   return [
-    { key: "index", title: "Worker", isHead: true, sortBy: ({ index }) => index, update: (cell, { index }) => setText(cell, index) },
-    { key: "state", title: "State", sortBy: ({ state }) => state, update: updateState },
-    { key: "pid", title: "Process", isNumber: true, sortBy: ({ pid }) => pid, update: (cell, { pid }) => setText(cell, pid ?? NOTHING) },
+    textColumn("index", "Worker", ({ index }) => index, { isHead: true, sortBy: ({ index }) => index }),
+    {
+      key: "state",
+      title: "State",
+      sortBy: ({ state }) => state,
+      watch: ({ state, retry_at: retry }) => `${state} ${retry}`,
+      update: updateState,
+    },
+    textColumn("pid", "Process", ({ pid }) => pid ?? NOTHING, { isNumber: true, sortBy: ({ pid }) => pid }),
     {
       key: "generation",
       title: "Generation",
       isNumber: true,
       hint: "The plan that it answers with: all that serve have the same",
       sortBy: (worker) => worker.generation,
+      watch: (worker) => `${worker.generation} ${isBehind(worker, generation())}`,
       update(cell, worker) {
-        const newest = generation();
-        const isBehind = worker.state === "serving" && newest !== null && worker.generation < newest;
+        const isLate = isBehind(worker, generation());
         setText(cell, formatNumber(worker.generation));
-        cell.classList.toggle("is-behind", isBehind);
-        setAttributes(cell, { title: isBehind ? `Behind: the newest is ${newest}` : null });
+        cell.classList.toggle("is-bad", isLate);
+        setAttributes(cell, { title: isLate ? `Behind: the newest is ${generation()}` : null });
       },
     },
-    { key: "rate", title: "Requests/s", isNumber: true, hint: "Over the last ten seconds", sortBy: rate, update: (cell, worker) => setText(cell, formatRate(rate(worker))) },
-    { key: "requests", title: "Requests", isNumber: true, hint: "Since the service started, of predecessors too", sortBy: ({ requests }) => requests, update: (cell, { requests }) => setText(cell, formatNumber(requests)) },
-    { key: "started", title: "Started", sortBy: ({ started_at: at }) => (at ? -new Date(at) : null), update: updateStarted },
-    { key: "restarts", title: "Restarts", isNumber: true, sortBy: ({ restarts }) => restarts, update: (cell, { restarts }) => setText(cell, formatNumber(restarts)) },
-    { key: "reason", title: "Last reason", sortBy: ({ reason }) => reason, update: (cell, { reason }) => setText(cell, reason ?? NOTHING) },
+    textColumn("rate", "Requests/s", describeRate, { isNumber: true, hint: "Over the last ten seconds", sortBy: rate }),
+    textColumn("requests", "Requests", ({ requests }) => formatNumber(requests), {
+      isNumber: true,
+      hint: "Since the service started, of predecessors too",
+      sortBy: ({ requests }) => requests,
+    }),
+    {
+      key: "started",
+      title: "Started",
+      sortBy: ({ started_at: at }) => (at ? -new Date(at) : null),
+      watch: ({ started_at: at }) => at,
+      update: (cell, { started_at: at }) => setChildren(cell, timestamp(at, "ago")),
+    },
+    textColumn("restarts", "Restarts", ({ restarts }) => formatNumber(restarts), {
+      isNumber: true,
+      sortBy: ({ restarts }) => restarts,
+    }),
+    textColumn("reason", "Last reason", ({ reason }) => reason ?? NOTHING, { sortBy: ({ reason }) => reason }),
   ];
 }
 
-function updateState(cell, { state, retry_at: retry }) {
-  setParts(cell, [state, retry], () => {
-    const mark = toneMark("idle", "");
-    setToneMark(mark, ...describeState(state));
-    return [mark, retry && h("span", { class: "muted" }, " again ", timestamp(retry, "ago"))];
-  });
+function textColumn(key, title, describe, more) {
+  return { key, title, watch: describe, update: (cell, item) => setText(cell, describe(item)), ...more };
 }
 
-function updateStarted(cell, { started_at: at }) {
-  if (!cell.firstChild) cell.append(timestamp(at, "ago"));
-  else setTimestamp(cell.firstChild, at);
+function isBehind(worker, newest) {
+  return worker.state === "serving" && newest !== null && worker.generation < newest;
+}
+
+function updateState(cell, { state, retry_at: retry }) {
+  setChildren(cell, stateMark(state), retry && h("span", { class: "muted" }, " again ", timestamp(retry, "ago")));
 }
 
 function rateOf(samples) {

@@ -1,0 +1,164 @@
+"""Uploads to a server that dies, or whose disk is full or read-only: no half version, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving.failpoints import POINTS, Point
+from tests.e2e.armed import Faults
+from tests.e2e.harness import Server, armed, constant, serving, until, write_version
+from tests.e2e.test_unwritable_state import mounted
+from tests.e2e.uploading import HEADERS, UPLOADS, begin_upload, dump, leftovers, upload
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Faults]]:
+    directory = tmp_path_factory.mktemp("ailing")
+    write_version(directory / "store" / "m", 1, constant(1))
+    with armed(directory, wait_ready=True, **UPLOADS) as (server, faults):
+        yield server, faults
+        for point in POINTS:
+            faults.disarm(point)
+
+
+@pytest.mark.parametrize(
+    ("point", "error", "status", "reason"),
+    [
+        ("upload-write", "ENOSPC", 507, "No space left"),
+        ("upload-write", "EDQUOT", 507, "quota"),
+        ("upload-write", "EIO", 503, "Input/output error"),
+        ("cache-write", "ENOSPC", 503, "No space left"),
+        ("before-publication", "ENOSPC", 507, "No space left"),
+        ("before-publication", "EACCES", 503, "Permission denied"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_told(
+    ailing: tuple[Server, Faults], point: Point, error: str, status: int, reason: str
+) -> None:
+    server, faults = ailing
+    faults.arm(point, error)
+    answer = upload(server, "new", "1", dump(constant(1)))
+    faults.disarm(point)
+    assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+    assert str(server.directory) not in answer.text
+    assert leftovers(server.store) == []
+    assert not (server.store / "new").exists()
+    assert server.predict("m").status_code == 200
+
+
+def test_it_works_when_there_is_room_again(ailing: tuple[Server, Faults]) -> None:
+    server, _ = ailing
+    assert upload(server, "new", "1", dump(constant(1))).status_code == 201
+    server.wait_active("new", 1)
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["upload-begun", "upload-write", "upload-received", "upload-checked", "before-publication", "upload-published"],
+)
+def test_a_server_that_is_killed_leaves_a_whole_version_or_none(tmp_path: Path, point: Point) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with armed(tmp_path, wait_ready=True, **UPLOADS) as (server, faults):
+        faults.arm(point, "kill")
+        with pytest.raises(httpx.HTTPError):
+            upload(server, "fresh", "1", dump(constant(7)))
+        assert server.process is not None
+        assert server.process.wait(30) == -signal.SIGKILL
+        is_published = point == "upload-published"
+        assert (server.store / "fresh" / "1").exists() is is_published
+        assert leftovers(server.store)
+        server.start(wait_ready=True)
+        until(lambda: not leftovers(server.store), "nothing is left")
+        if is_published:
+            server.wait_active("fresh", 1)
+        else:
+            until(lambda: not (server.store / "fresh").exists(), "no empty model")
+            assert server.get("/models/fresh")["status"] == 404
+            assert upload(server, "fresh", "1", dump(constant(7))).status_code == 201
+        assert server.predict("m").json()["predictions"] == [1.0]
+
+
+def test_a_server_that_is_stopped_gives_up_what_it_receives(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__DRAIN_SECONDS="0.5", **UPLOADS) as server:
+        with begin_upload(server, "m", "2"):
+            until(lambda: leftovers(server.store), "a directory")
+            assert server.stop() == 0
+        assert leftovers(server.store) == []
+
+
+@contextlib.contextmanager
+def a_store_of_its_own(directory: Path, options: str, *more: str) -> Iterator[Path]:
+    store = directory / "store"
+    with mounted(store, options):
+        write_version(store / "m", 1, constant(1))
+        yield store
+
+
+def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
+    with (
+        a_store_of_its_own(tmp_path, "size=4m") as store,
+        serving(tmp_path, store=store, wait_ready=True, **UPLOADS) as server,
+    ):
+        announced = upload(server, "m", "2", bytes(5 * MEGABYTE))
+        assert (announced.status_code, "bytes left" in announced.json()["detail"]) == (507, True)
+        chunks = (bytes(MEGABYTE) for _ in range(8))
+        with contextlib.suppress(httpx.WriteError):  # the server closes the connection when it has said so
+            found = upload(server, "m", "2", chunks)
+            assert (found.status_code, "No space left" in found.json()["detail"]) == (507, True)
+        until(lambda: not leftovers(store), "nothing is left")
+        assert upload(server, "m", "2", dump(constant(2))).status_code == 201
+
+
+def test_a_store_that_is_read_only_says_so_before_the_body_is_read(tmp_path: Path) -> None:
+    with a_store_of_its_own(tmp_path, "size=4m") as store:
+        import subprocess
+
+        subprocess.run(["mount", "-o", "remount,ro", store], check=True)
+        with serving(tmp_path, store=store, wait_ready=True, **UPLOADS) as server:
+            with begin_upload(server, "m", "2") as sock:
+                answer = sock.recv(1 << 16).decode()
+            assert answer.startswith("HTTP/1.1 409 ")
+            assert "this server cannot write into its store: Read-only file system" in answer
+            assert server.predict("m").status_code == 200
+
+
+def test_uploads_are_off_by_default(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with serving(tmp_path, SERVING_SERVER__ADMIN_PORT="0", wait_ready=True) as server:
+        public = upload(server, "m", "2", b"x")
+        assert (public.status_code, public.json()["title"]) == (404, "Not Found")
+        (admin,) = [line["url"] for line in server.log() if line["event"] == "listening_for_operators"]
+        closed = httpx.put(f"{admin}/models/m/versions/2?file=model.joblib", content=b"x", headers=HEADERS)
+        assert (closed.status_code, "store.uploads = true" in closed.json()["detail"]) == (403, True)
+        assert leftovers(server.store) == []
+
+
+# --- several workers -------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_leaves_nothing_of_what_it_received(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__WORKERS="2", **UPLOADS) as server:
+        with begin_upload(server, "m", "2"), begin_upload(server, "n", "2"):
+            until(lambda: len(leftovers(server.store)) == 2, "two directories")
+            for worker in server.get("/workers")["workers"]:
+                psutil.Process(worker["pid"]).kill()
+            until(lambda: not leftovers(server.store), "nothing is left")
+        server.wait_ready()
+        assert upload(server, "m", "2", dump(constant(2))).status_code == 201
+        with begin_upload(server, "m", "3"):
+            until(lambda: leftovers(server.store), "a directory")
+            server.kill()
+        server.start(wait_ready=True)
+        until(lambda: not leftovers(server.store), "nothing is left")
+        server.wait_active("m", 2)
