@@ -13,7 +13,7 @@ from typing import Any
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, Refusal
 from serving.api.incoming import AnsweredCall, Incoming, RefusedCall, Reply_co, Respondent
-from serving.api.paths import prediction_of
+from serving.api.paths import PREDICTION_ENDS, prediction_of
 from serving.api.predictor import Predictor
 from serving.api.problems import kind_of
 from serving.api.request_log import CLIENT_GONE, LoggedRequest, RequestLog
@@ -30,7 +30,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 _NAMES = {"models": "{model}", "versions": "{version}", "labels": "{label}"}
 _MOST_CHARACTERS = 200
 _NOT_ROUTED = (404, 405)
-_PREDICTION_CALL = "/ModelInfer"
+_ENDS = {"POST": PREDICTION_ENDS, GRPC: ("/ModelInfer",)}  # of what may be a prediction
 # https://grpc.io/docs/guides/status-codes/, as `serving.api.grpc.statuses` has them
 _GRPC_CODES = {
     200: 0,
@@ -60,8 +60,7 @@ class TracedRequestLog(RequestLog):
 
     def begin(self, method: str, path: str, client: str | None, headers: Headers) -> LoggedRequest:
         """Return a new request, which the caller enters in a ``with`` block."""
-        is_prediction = path.endswith(_PREDICTION_CALL) if method == GRPC else prediction_of(path) is not None
-        start = self._tracer.begin_request(headers, may_sample=is_prediction)
+        start = self._tracer.begin_request(headers, may_sample=path.endswith(_ENDS.get(method, ())))
         if start.trace_id is None:
             return super().begin(method, path, client, headers)
         return _TracedRequest(self.ids.of(headers), self.sample, (method, path, client), start, self._tracer)

@@ -199,12 +199,16 @@ def run_application(code: str, tmp_path: Path, **options: str) -> subprocess.Com
     )
 
 
-def test_an_application_keeps_its_own_provider(collector: Collector, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_application_keeps_its_own_provider(workers: str, collector: Collector, tmp_path: Path) -> None:
+    """With several workers it is one process of those, and control is another."""
     options = {"SERVING_TRACES__ENDPOINT": collector.endpoint, "SERVING_TRACES__SAMPLE": "1"}
-    done = run_application(APPLICATION, tmp_path, **options)
+    done = run_application(APPLICATION, tmp_path, SERVING_SERVER__WORKERS=workers, **options)
     assert done.returncode == 0, done.stderr
     assert [span.name for span in requests_at(collector)] == ["POST /models/{model}/predict"]
-    assert next(span.name for span in collector.spans() if span.parent_id == "") == "candidate"
+    candidate, *_ = collector.wait(lambda span: span.name == "candidate", "the candidate")
+    pids = {span.resource["process.pid"] for span in (candidate, *requests_at(collector))}
+    assert len(pids) == int(workers)
 
 
 def test_what_an_application_asks_a_model_is_a_part_of_its_own_trace(collector: Collector, tmp_path: Path) -> None:
