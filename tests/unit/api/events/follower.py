@@ -30,13 +30,17 @@ class Story:
 
     def happen(self, *reasons: str) -> None:
         """Write entries, and publish that they are written."""
+        self.write(*reasons)
+        self.publish(newest_event=name_event(LOG, self.operator.entries[0].id))
+
+    def write(self, *reasons: str) -> None:
+        """Write entries, oldest first."""
         for reason in reasons:
             number = self.operator.entries[0].id + 1
             entry = ModelHistoryEntry(
                 model="iris", id=number, at=NOON, version="3", actor="system", event="transition", reason=reason
             )
             self.operator.entries = (entry, *self.operator.entries)
-        self.publish(newest_event=name_event(LOG, self.operator.entries[0].id))
 
     def publish(self, **changes: Any) -> None:
         """Replace the status."""

@@ -179,6 +179,28 @@ def test_a_history_that_cannot_be_read_for_a_while_is_told_later() -> None:
     run(scenario())
 
 
+def test_a_late_client_is_woken_where_nothing_else_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the next try after a failure, and when all are told what it has read by itself."""
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 100.0)
+
+    async def scenario() -> None:
+        story = Story()
+        story.operator.error = StateUnavailable("the disk is gone")
+        async with following(story.app, f"since={LOG}-249") as late:
+            await until(lambda: len(story.operator.calls) > 2)
+            story.operator.error = None
+            await until(lambda: late.numbers == [250])
+        story.write("on disk, and not published yet")
+        async with following(story.app, f"since={LOG}-249") as ahead:
+            await until(lambda: ahead.numbers == [250, 251])
+            story.happen()
+            await until(lambda: story.feed.clients.copy().pop().has_caught_up)
+            story.happen("one more")
+            await until(lambda: ahead.numbers == [250, 251, 252])
+
+    run(scenario())
+
+
 def test_a_history_of_which_nothing_is_known_at_first_is_a_gap() -> None:
     async def scenario() -> None:
         story = Story()
@@ -290,13 +312,18 @@ def test_a_failure_ends_the_streams_and_the_next_client_is_told_again(monkeypatc
         def fail(*_: object) -> list[Any]:
             raise RuntimeError("a bug")
 
-        async with following(story.app) as client, following(story.app) as other:
+        async with following(story.app) as stuck, following(story.app) as other:
+            stuck.may_read.clear()
+            story.happen("unread")
             with monkeypatch.context() as patched:
                 patched.setattr(story.feed._shown, "update", fail)
-                await until(lambda: client.has_ended and other.has_ended)
+                await until(lambda: other.has_ended)
+            assert not stuck.has_ended
             async with following(story.app) as again:
                 story.happen("seen")
-                await until(lambda: again.numbers == [251])
+                await until(lambda: again.numbers == [252])
+            stuck.may_read.set()
+            await until(lambda: stuck.has_ended)
 
     run(scenario())
 
