@@ -119,7 +119,7 @@ class Service:
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
         store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history.served, metrics)
         uploads = UploadTable()
-        checks = UploadChecks(runner, evaluation_cache, settings, self._post)
+        checks = UploadChecks(runner, cache, evaluation_cache, settings, self._post)
         self.uploads = UploadDesk(settings.store, checks, uploads, self._post, self._wake, _lower_priority)
         operations = Operations(store_poller, model_table, exclusion, history, journal, rollouts)
         self._reconciler = Reconciler(

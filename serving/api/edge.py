@@ -38,7 +38,8 @@ DOCS_POLICY = (
 )
 PAGE_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    b"trusted-types 'none'"
 )
 
 _NO_STORE, _NO_FRAME = (b"cache-control", b"no-store"), (b"x-frame-options", b"DENY")

@@ -27,7 +27,7 @@ from serving.settings import TokenScope
 
 COOKIE = b"serving_session"
 LIFE_SECONDS = 12 * 3600
-MOST_COOKIES = 8  # of one name in one request: others, at other paths of this host, may set it, too
+MOST_COOKIES = 3  # of one name in one request: others, at other paths of this host, may set it, too
 
 _LABEL = b"serving: session of the page, 1"
 _TIME_BYTES, _NONCE_BYTES, _MAC_BYTES = 8, 16, 32

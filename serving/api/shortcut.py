@@ -58,7 +58,8 @@ class Shortcut:
         if len(raw) > self._most_bytes or b"content-encoding" in headers:
             return None
         dialect, target, params = call
-        began = 0.0 if self._recorder is None else perf_counter()
+        recorder = self._recorder
+        began = 0.0 if recorder is None else perf_counter()
         try:
             found = self._answer_now(dialect, target, params, headers, raw)
         except Exception as error:  # noqa: BLE001 - it happens again on the long way, and is answered there
@@ -75,8 +76,8 @@ class Shortcut:
         request_id = self._ids.of(headers)
         more = b"".join([b"%b: %b\r\n" % header for header in written.headers]) if written.headers else b""
         body = written.body
-        if self._recorder is not None:
-            self._recorder.note(answer, request_id, perf_counter() - began, len(raw))
+        if recorder is not None:
+            recorder.note(answer, request_id, perf_counter() - began, len(raw))
         return head % (written.media_type, len(body), *names, more, request_id), body
 
     def _remember(self, path: str) -> tuple[Dialect, Target, dict[str, str]] | None:

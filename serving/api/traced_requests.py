@@ -147,7 +147,7 @@ class TracedShortcut(Shortcut):
 
     def respond(self, path: str, headers: Headers, raw: bytes) -> tuple[bytes, bytes] | None:
         """Return header lines (each with its end) and body of a 200, or None if the long way has to answer."""
-        if self._tracer.wants(headers):
+        if self._tracer.wants(headers, raw):
             return None
         found = super().respond(path, headers, raw)
         if found is not None:

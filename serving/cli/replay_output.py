@@ -60,16 +60,17 @@ def dump_tally(tally: ReplayTally, model: str, version: str) -> dict[str, Any]:
 
 
 def _describe_verdict(tally: ReplayTally, name: str) -> str:
+    within = f"within {tally.tolerance:g}"
     if tally.is_same:
-        return f"{name} answers all {_count_rows(tally.equal)} as recorded, within {tally.tolerance:g}"
+        every = "all " if tally.equal > 1 else ""
+        return f"{name} answers {every}{_count_rows(tally.equal)} as recorded, {within}"
     if not tally.asked:
         return f"{name} was asked nothing: there is no record to compare with"
-    parts = []
-    if tally.differing:
-        parts.append(f"answers {tally.differing:,} differently")
-    if tally.refused:
-        parts.append(f"refuses {tally.refused.total():,}")
-    return f"{name} {' and '.join(parts)} of {_count_rows(tally.asked)}, within {tally.tolerance:g}"
+    refused, rows = tally.refused.total(), _count_rows(tally.asked)
+    if not tally.differing:
+        return f"{name} refuses {refused:,} of {rows}; the others are answered as recorded, {within}"
+    more = f" and refuses {refused:,}" if refused else ""
+    return f"{name} answers {tally.differing:,} of {rows} differently{more}, {within}"
 
 
 def _count_rows(rows: int) -> str:

@@ -221,6 +221,7 @@ class CandidateRunner:
                     return self._load(candidate, artifact, kept)
                 except GraphHasNoRoom as error:
                     known = self._keep_hosted(artifact, error)
+            self._cache.verify(artifact, candidate.cancelled)
             return self._evaluate_anew(candidate, artifact, comparison, known, source, on_state, on_gate, self._load)
         except GraphHasNoRoom as error:
             return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
@@ -241,7 +242,10 @@ class CandidateRunner:
         source: str,
         on_gate: Callable[[GateResult], None],
     ) -> Outcome:
-        """Let a version pass every gate, and load it nowhere: CandidatePassed says that it may be published."""
+        """Let a version that was just staged pass every gate, and load it nowhere.
+
+        CandidatePassed says that it may be published.
+        """
 
         def pass_on(_candidate: Candidate, _artifact: Artifact, evaluation: Evaluation, _host: object) -> Outcome:
             return CandidatePassed(evaluation)
@@ -270,7 +274,6 @@ class CandidateRunner:
         on_gate: Callable[[GateResult], None],
         load: Loading,
     ) -> Outcome:
-        self._cache.verify(artifact, candidate.cancelled)
         recent_rows = self._read_recent_rows(comparison)
         request = evaluation_request(artifact, self._settings, comparison, known, recent_rows=recent_rows)
         return self._evaluate_or_host(candidate, artifact, request, source, on_state, on_gate, load)

@@ -46,11 +46,11 @@ from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.inbox import ComparisonWanted
 from serving.lifecycle.records import now_utc
 from serving.settings import Settings
-from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
 from serving.store.entries import Rules, Subject, read_directory
 from serving.store.names import Names
 from serving.store.numbering import choose_next_number, list_names
 from serving.store.publishing import Publication, Published, encode_manifest, publish_directory, replace_file
+from serving.store.staging import Cache
 
 POLL_SECONDS = 0.1
 STOPPED = "the server is being stopped; send it again"
@@ -62,11 +62,13 @@ class UploadChecks:
     def __init__(
         self,
         runner: CandidateRunner,
+        cache: Cache,
         evaluation_cache: EvaluationCache,
         settings: Settings,
         post: Callable[[ComparisonWanted], None],
     ) -> None:
         self._runner = runner
+        self._cache = cache
         self._evaluation_cache = evaluation_cache
         self._settings = settings
         self._post = post
@@ -85,30 +87,30 @@ class UploadChecks:
         """
         root = self._settings.store.path
         publication = _read_publication(files, request)
-        version = request.version or choose_next_number(request.model, _list_versions(root / request.model))
-        candidate.version = version
+        candidate.version = request.version or choose_next_number(request.model, _list_versions(root / request.model))
+        staged = self._stage(files, candidate, has_manifest=publication is None)
+        draft = staged
         if publication is not None:
-            raw = encode_manifest(publication, version, _describe_files(files), now_utc())
-            replace_file(files / MANIFEST_NAME, raw)
-        artifact = self._stage(files, candidate)
-        evaluation = self._evaluate(artifact, candidate, on_gate)
+            draft = self._cache.add_manifest(staged, candidate.version, _write_manifest(publication, staged, candidate))
+        evaluation = self._evaluate(draft, candidate, on_gate)
         reach("upload-checked")
         if candidate.cancelled.is_set():
             raise Unavailable(STOPPED)
 
         def complete(name: str) -> str:
             if publication is None:
-                return artifact.id.digest
+                return staged.id.digest
             candidate.version = name
-            return self._complete(files, publication, candidate, artifact, evaluation)
+            return self._complete(files, publication, candidate, staged, evaluation)
 
         published = publish_directory(root, request.model, request.version, files, complete)
         reach("upload-published")
         return replace(published, report=evaluation.report)
 
-    def _stage(self, files: Path, candidate: Candidate) -> Artifact:
+    def _stage(self, files: Path, candidate: Candidate, *, has_manifest: bool) -> Artifact:
+        """Copy the files into the cache: they are complete, whether or not a manifest says so."""
         entry = _list_files(files, candidate.model, candidate.version, self._settings)
-        outcome = self._runner.stage(candidate, entry, None)
+        outcome = self._runner.stage(candidate, entry, None if has_manifest else 0.0)
         if isinstance(outcome, CandidateStaged):
             return outcome.artifact
         raise _explain(outcome, entry.path)
@@ -136,7 +138,7 @@ class UploadChecks:
         raise Unavailable(STOPPED)
 
     def _complete(
-        self, files: Path, publication: Publication, candidate: Candidate, artifact: Artifact, evaluation: Evaluation
+        self, files: Path, publication: Publication, candidate: Candidate, staged: Artifact, evaluation: Evaluation
     ) -> str:
         """Write the manifest as it is published, with what the gates found; return the digest.
 
@@ -145,15 +147,16 @@ class UploadChecks:
         """
         report = evaluation.report
         described = replace(publication, libraries=report.list_training_libraries(), signature=report.signature)
-        listed = [
-            ManifestFile(name=file.name, sha256=file.sha256, size=file.size)
-            for file in artifact.files
-            if file.name != MANIFEST_NAME
-        ]
-        replace_file(files / MANIFEST_NAME, encode_manifest(described, candidate.version, listed, now_utc()))
-        complete = self._stage(files, candidate)
+        raw = _write_manifest(described, staged, candidate)
+        replace_file(files / MANIFEST_NAME, raw)
+        complete = self._cache.add_manifest(staged, candidate.version, raw)
         self._evaluation_cache.keep(complete, evaluation)
         return complete.id.digest
+
+
+def _write_manifest(publication: Publication, staged: Artifact, candidate: Candidate) -> bytes:
+    listed = [ManifestFile(name=file.name, sha256=file.sha256, size=file.size) for file in staged.files]
+    return encode_manifest(publication, candidate.version, listed, now_utc())
 
 
 def _read_publication(files: Path, request: UploadRequest) -> Publication | None:
@@ -196,16 +199,6 @@ def _read_document(path: Path) -> bytes:
     if size > MAX_DOCUMENT_BYTES:
         raise InvalidDocument(f"{path.name} has {size} bytes, at most {MAX_DOCUMENT_BYTES} are read")
     return path.read_bytes()
-
-
-def _describe_files(files: Path) -> list[ManifestFile]:
-    buffer = memoryview(bytearray(CHUNK_BYTES))
-    found = []
-    for path in sorted(files.iterdir()):
-        with path.open("rb") as file:
-            sha256 = sha256_of(read_chunks(file.fileno(), buffer))
-            found.append(ManifestFile(name=path.name, sha256=sha256, size=os.fstat(file.fileno()).st_size))
-    return found
 
 
 def _list_versions(directory: Path) -> list[tuple[str, str]]:

@@ -49,12 +49,16 @@ class RecordWriter:
         """Have a request written, or drop and count it when too much is waiting. Never waits."""
         is_full = self._taken_bytes - self._done_bytes + request.nbytes > MOST_WAITING_BYTES
         if is_full or len(self._waiting) >= MOST_WAITING:
-            self._counts.count_dropped()
+            self.count_dropped()
             return
         self._taken_bytes += request.nbytes
         self._waiting.append(request)
         if not self._wake.is_set():
             self._wake.set()
+
+    def count_dropped(self) -> None:
+        """Count a request that is not offered. Event loop thread only."""
+        self._counts.count_dropped()
 
     def close_files(self) -> None:
         """Have all files closed soon; records that follow begin others. Any thread."""

@@ -77,11 +77,15 @@ class Recorder:
         if self._wait >= 0:
             return
         self._wait = self._draw_wait()
-        if signature is None:
-            signature = self._find_signature(answer.model, answer.version)
-        copy = copy_request(answer, signature, time.time(), request_id, seconds, body_bytes)
-        if copy is not None:
-            self._writer.offer(copy)
+        try:
+            if signature is None:
+                signature = self._find_signature(answer.model, answer.version)
+            copy = copy_request(answer, signature, time.time(), request_id, seconds, body_bytes)
+            if copy is not None:
+                self._writer.offer(copy)
+        except Exception as error:  # noqa: BLE001  (a request that has been answered must not fail because of this)
+            self._writer.count_dropped()
+            log.error("record_not_copied", reason=type(error).__name__)
 
     def _draw_wait(self) -> int:
         """Return how many predictions are passed over before the next one: each is chosen with the same chance."""

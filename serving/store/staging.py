@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.errors import NotPublished, StagingFailed
@@ -73,6 +73,24 @@ class Cache:
             source.require_unchanged()
             self._blobs.sync()
             return self._register_version(entry, version, files, quiet_seconds, entry.format)
+
+    def add_manifest(self, artifact: Artifact, version: str, raw: bytes) -> Artifact:
+        """Return a staged version under the name `version` with this manifest, which is written into the cache only.
+
+        The files themselves are neither copied nor read again. Raises StagingFailed.
+        """
+        model = artifact.id.model
+        with _translate_os_errors(f"'{model}/{version}' cannot be written into the cache"), self._blobs.hold() as held:
+            self._make_directories()
+            sha256 = self._blobs.add([memoryview(raw)], held)
+            self._blobs.sync()
+            manifest = StagedFile(MANIFEST_NAME, sha256, len(raw), PurePath(self._blobs.path(sha256)))
+            others = [file for file in artifact.files if file.name != MANIFEST_NAME]
+            files = tuple(sorted([*others, manifest], key=lambda file: file.name))
+            digest = digest_of((file.name, file.sha256) for file in files)
+            named = Artifact(VersionId(model, version, digest), artifact.format, artifact.main, files)
+            self._descriptors.write(named)
+            return self._artifact_leases.hand_out(named)
 
     def check_writable(self) -> None:
         """Write a file into the cache and remove it; raises OSError, as it is, when that cannot be done."""

@@ -22,7 +22,7 @@ from serving.telemetry.spans import TRACE_ID_BITS, FinishedSpan, FinishedTrace, 
 from serving.telemetry.trace_context import PARENT, TraceParent, parse_parent
 
 MOST_WAITING = 4096  # traces, of about 2 kB each
-BATCH_SPANS = 512
+BATCH_SPANS = 128  # the library encodes a batch in one go, while requests wait for the interpreter
 GATHER_SECONDS = 1.0  # how long a batch waits for more spans
 STOP_SECONDS = 2.0  # for what is left at the stop
 LOG_SECONDS = 60.0  # between two lines about an endpoint that does not take spans
@@ -59,25 +59,46 @@ class RequestStart(NamedTuple):
 class RequestSampler:
     """Chooses a share of requests by chance. Event loop thread only.
 
-    It draws how many requests come before the next chosen one, and only counts after that. So asking `is_next` changes
-    nothing: the short way asks before it is known who answers, and each request is counted once, where it is answered.
+    It draws how many requests come before the next chosen one, and counts down. The short way asks with `claim` before
+    it is known who answers. Only a chosen request is counted then, and `count` finds it on the long way; any other is
+    counted where it is answered. So each counts once, and one request takes the long way for each that is chosen.
     """
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._left = self._draw()
+        self._claims = 0  # chosen on the short way, and not yet on the long one
+        self._claimed_body: bytes | None = None
 
-    @property
-    def is_next(self) -> bool:
-        """Whether the next request that is counted will be chosen."""
-        return self._left <= 0
+    def claim(self, body: bytes) -> bool:
+        """Return whether a request is chosen that `count` is told of later, or `pass_over` if it is not.
+
+        A connection asks twice for the same bytes if it knows their head: what was chosen the first time is chosen the
+        second time. Another request with an equal body can be taken for it, and then only takes the long way.
+        """
+        claimed, self._claimed_body = self._claimed_body, None
+        if claimed is not None and claimed == body:
+            return True
+        if self._left > 0:
+            return False
+        self._left += self._draw()
+        self._claims += 1
+        self._claimed_body = body
+        return True
+
+    def pass_over(self) -> None:
+        """Count a request that was not chosen and has been answered."""
+        self._left -= 1
 
     def count(self) -> bool:
-        """Count a request, and return whether it is chosen."""
+        """Count a request on the long way, and return whether it is chosen."""
+        if self._claims:
+            self._claims -= 1
+            return True
         if self._left > 0:
             self._left -= 1
             return False
-        self._left = self._draw()
+        self._left += self._draw()
         return True
 
     def _draw(self) -> float:
@@ -105,15 +126,15 @@ class Tracer:
 
     # --- requests: event loop thread only ----------------------------------------------------------------------------
 
-    def wants(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Say whether a request will be traced if it is the next one; decides nothing."""
+    def wants(self, headers: Mapping[bytes, bytes], body: bytes) -> bool:
+        """Say whether a prediction has to take the long way, where `begin_request` traces it; see `RequestSampler`."""
         parent = parse_parent(headers) if PARENT in headers else None
-        return self._sampler.is_next if parent is None else parent.is_sampled
+        return self._sampler.claim(body) if parent is None else parent.is_sampled
 
     def pass_over(self, headers: Mapping[bytes, bytes]) -> None:
         """Count a prediction that was answered without a trace, because `wants` was false."""
         if PARENT not in headers or parse_parent(headers) is None:
-            self._sampler.count()
+            self._sampler.pass_over()
 
     def begin_request(self, headers: Mapping[bytes, bytes], *, may_sample: bool) -> RequestStart:
         """Begin a request: its client says whether it is traced, or else, if it `may_sample`, the sampler does."""

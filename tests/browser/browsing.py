@@ -94,12 +94,16 @@ class PageWatch:
         """Let pages ask the host of `url`, too."""
         self._hosts.add(urlsplit(url).netloc)
 
-    def list_unexpected(self) -> list[str]:
-        """Return the faults so far that no test has allowed. Waits until open pages have told theirs."""
+    def settle(self) -> None:
+        """Wait until open pages have told their faults so far."""
         for context in self._contexts:
             for page in context.pages:
                 with contextlib.suppress(Exception):  # it is closing, or has no document: there is nothing to wait for
                     page.evaluate("1")
+
+    def list_unexpected(self) -> list[str]:
+        """Return the faults so far that no test has allowed."""
+        self.settle()
         return [fault for fault in self.faults if not any(pattern.search(fault) for pattern in self._allowed)]
 
     def check(self) -> None:

@@ -81,7 +81,7 @@ def open_page(browser: Browser, server: Server, watch: PageWatch) -> Iterator[Ca
         return page
 
     yield open_one
-    watch.check()
+    watch.settle()
     for context in contexts:
         context.close()
 

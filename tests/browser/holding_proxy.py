@@ -24,7 +24,7 @@ class Treatment(Enum):
 
 
 class HoldingProxy(ThreadingHTTPServer):
-    """Passes everything on to `upstream`, and treats streams as `treatment` says when they ask and while they run."""
+    """Passes on what is asked of `upstream`, and treats streams as `treatment` says: when they ask, and later."""
 
     daemon_threads = True
 
@@ -45,9 +45,8 @@ class _PassOn(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HoldingProxy
 
-    def _answer(self) -> None:
+    def do_GET(self) -> None:
         address = urlsplit(self.server.upstream)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         is_stream = self.path.startswith("/events") and _STREAM in self.headers.get("Accept", "")
         self.server.streams += is_stream
         if is_stream and self.server.treatment is Treatment.REFUSE:
@@ -55,7 +54,7 @@ class _PassOn(BaseHTTPRequestHandler):
             return
         upstream = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
         with contextlib.closing(upstream):
-            upstream.request(self.command, self.path, body or None, dict(self.headers))
+            upstream.request("GET", self.path, headers=dict(self.headers))
             answer = upstream.getresponse()
             if is_stream:
                 self._pass_stream(answer)
@@ -80,8 +79,6 @@ class _PassOn(BaseHTTPRequestHandler):
                     self.server.ended.wait()
                     return
                 self.wfile.write(line)
-
-    do_GET = do_POST = do_PUT = do_DELETE = _answer
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""

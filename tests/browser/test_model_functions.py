@@ -151,6 +151,14 @@ def test_the_next_number_is_suggested_for_a_version(call: Call, names: list[str]
     assert call("upload_panel.js", "suggestVersion", names) == suggested
 
 
+@pytest.mark.parametrize(
+    ("name", "artefact"),
+    [("a-1.skops", "a-1.skops"), ("my model (2).pkl", "model.pkl"), (".hidden", "model.hidden"), ("é", "model")],
+)
+def test_a_file_whose_name_cannot_be_in_the_store_is_called_model(call: Call, name: str, artefact: str) -> None:
+    assert call("upload_call.js", "nameArtefact", name) == artefact
+
+
 # --- what happened ----------------------------------------------------------------------------------------------------
 
 

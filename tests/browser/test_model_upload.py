@@ -79,9 +79,7 @@ def test_a_refused_file_shows_gate_and_reason_and_is_no_version(page: Page, serv
     watch.allow_status(422)
     before = server.get("/models/m")["versions"]
     drop(page, "<b>m<b>.joblib", b"<i>no model</i>")
-    page.keyboard.press("Enter")
-    expect(page.locator(".upload-entry").first).to_contain_text("'<b>m<b>.joblib' cannot be the name of an artefact")
-    drop(page, "model.joblib", b"<i>no model</i>")
+    expect(page.locator(".upload-file")).to_contain_text("<b>m<b>.joblib, 15 B, as model.joblib")
     page.get_by_label("Name of the version").fill("9")
     page.get_by_role("button", name="Send it through the gates").click()
     entry = page.locator('.upload-entry[data-state="refused"]').first
@@ -114,6 +112,18 @@ def test_a_file_is_chosen_by_keyboard_and_an_existing_version_is_not_overwritten
     page.get_by_label("Name of the version").fill("1")
     page.keyboard.press("Enter")
     expect(page.locator(".upload-entry").first).to_contain_text("not published")
+
+
+def test_a_file_becomes_a_new_model_on_the_page_of_all_models(open_page: Callable[..., Page], server: Server) -> None:
+    page = open_page("/ui/")
+    sign_in(page)
+    drop(page, "new one.joblib", dump(linear()), where=".drop")
+    expect(page.get_by_label("Name of the model")).to_have_value("new-one")
+    expect(page.get_by_label("Name of the version")).to_have_value("1")
+    page.get_by_label("Name of the model").fill("fresh")
+    page.keyboard.press("Enter")
+    expect(page.locator(".upload-entry").first).to_contain_text("published as fresh 1")
+    expect(page.locator("table.models tbody")).to_contain_text("fresh")
 
 
 def test_without_admin_nothing_can_be_dropped(open_page: Callable[..., Page]) -> None:

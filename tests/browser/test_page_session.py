@@ -64,9 +64,12 @@ def test_signing_out_shows_nothing_any_more(open_page: Open) -> None:
     enter_token(page, TOKEN)
     expect(page.locator(".model-link").first).to_be_visible()
     expect(page.get_by_text("Admin", exact=True)).to_be_visible()
+    links = page.get_by_label("Views").get_by_role("link")
+    expect(links.first).to_have_text(re.compile(r"Models\d"))
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in to look")).to_be_visible()
     expect(page.locator(".model-link")).to_have_count(0)
+    expect(links.first).to_have_text("Models")
     page.reload()
     expect(page.get_by_role("heading", name="Sign in to look")).to_be_visible()
 

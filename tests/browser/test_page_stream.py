@@ -71,10 +71,13 @@ def test_nothing_is_missed_while_the_server_restarts(open_page: Open, server: Se
     for page in (models, history):
         expect(connection(page)).to_have_text("Reconnecting")
         expect(page.get_by_label("Reconnecting to the server")).to_contain_text("What is shown was true")
+        page.context.set_offline(True)  # so that all of it happens while no page looks
     version = str(max(int(one.name) for one in (server.store / HOSTED).iterdir() if one.name.isdecimal()) + 1)
     server.drop(HOSTED, version, constant(5))
     server.start(wait_ready=True, port=port)
     server.wait_active(HOSTED, version)
+    for page in (models, history):
+        page.context.set_offline(False)
     expect(active(models, HOSTED)).to_have_text(f"{version} active")
     expect(history.get_by_text(f"{HOSTED} {version} became active")).to_be_visible()
     for page in (models, history):
@@ -138,6 +141,35 @@ def test_a_stream_that_dies_without_a_word_is_noticed(open_page: Open, server: S
     page.clock.fast_forward(20_000)  # silence: the page asks whether it is owed something
     expect(active(page, HOSTED)).to_have_text(f"{version} active")
     assert proxy.streams == streams + 1
+
+
+def test_a_page_that_nobody_sees_gives_its_connection_back(
+    open_page: Open, server: Server, proxy: HoldingProxy
+) -> None:
+    """Browsers open six connections to a server at most, so hidden tabs would lock out others."""
+
+    def set_hidden(is_hidden: bool) -> None:
+        page.evaluate(
+            "(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')) }",
+            is_hidden,
+        )
+
+    page = open_with_clock(open_page, proxy.url)
+    expect(connection(page)).to_have_text("Live")
+    streams = proxy.streams
+    set_hidden(True)
+    page.clock.fast_forward(30_000)
+    expect(connection(page)).to_have_text("Paused")
+    version = publish_next(server)
+    server.wait_active(HOSTED, version)
+    expect(active(page, HOSTED)).not_to_have_text(f"{version} active")
+    set_hidden(False)
+    expect(connection(page)).to_have_text("Live")
+    expect(active(page, HOSTED)).to_have_text(f"{version} active")
+    assert proxy.streams == streams + 1
+    page.get_by_role("link", name="History").click()
+    expect(page.get_by_text(f"{HOSTED} {version} became active")).to_be_visible()
 
 
 def test_a_page_that_only_shows_says_why(open_page: Open) -> None:

@@ -64,7 +64,7 @@ def look(browser: Browser, pages: str, script: str) -> PageWatch:
         page = context.new_page()
         page.goto(f"/{script}")
         page.wait_for_load_state("networkidle")
-        watch.list_unexpected()
+        watch.settle()
     return watch
 
 

@@ -26,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 
 import serving as product
 from tests.e2e.harness import Server, armed, constant, linear, serving, until, write_version
+from tests.e2e.test_shared_control import Application
 from tests.e2e.test_workers import wait_all_serving, workers_of
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
@@ -344,3 +345,20 @@ def test_an_application_of_somebodys_own_records(tmp_path: Path) -> None:
     (path,) = (tmp_path / "state" / "records").rglob("*.jsonl")
     (line,) = map(json.loads, path.read_bytes().splitlines())
     assert (line["features"], line["answer"]) == ({"x0": 1.0, "x1": 2.0}, pytest.approx(5.0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="several processes need Linux")
+def test_the_processes_of_one_application_record_each(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, linear())
+    application = Application(tmp_path, **ALL)
+    try:
+        application.start(wait_ready=True)
+        application.wait_active("m", 1)
+        _ask_from_many(application, 100)
+        until(lambda: count(application, "serving_records_total") == 100, "all records")
+        assert application.stop() == 0
+        assert sorted(line["features"]["x0"] for line in read_lines(application)) == [*map(float, range(100))]
+    finally:
+        application.client.close()
+        for one in application.tree():
+            one.kill()

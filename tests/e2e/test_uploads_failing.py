@@ -36,7 +36,7 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, F
         ("upload-write", "ENOSPC", 507, "No space left"),
         ("upload-write", "EDQUOT", 507, "quota"),
         ("upload-write", "EIO", 503, "Input/output error"),
-        ("cache-write", "ENOSPC", 507, "No space left"),
+        ("cache-write", "ENOSPC", 503, "No space left"),
         ("before-publication", "ENOSPC", 507, "No space left"),
         ("before-publication", "EACCES", 503, "Permission denied"),
     ],

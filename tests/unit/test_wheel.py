@@ -66,7 +66,7 @@ def test_it_says_what_it_is_and_needs(metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert "## The first minute" in str(metadata.get_payload())
-    assert set(metadata.get_all("Provides-Extra", [])) == {"arrow", "grpc", "lightgbm", "xgboost"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"arrow", "grpc", "lightgbm", "otel", "xgboost"}
     names = {re.split(r"[^\w-]", each)[0] for each in metadata.get_all("Requires-Dist", [])}
     wanted = [
         *PROJECT["dependencies"],

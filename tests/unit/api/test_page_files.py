@@ -124,6 +124,7 @@ def test_whatever_is_under_the_page_runs_nothing_but_its_own_scripts_and_is_in_n
         assert set(policy.split("; ")) == {
             *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'"),
             *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"),
+            "trusted-types 'none'",
         }
         assert headers["x-frame-options"] == "DENY"
         assert headers["referrer-policy"] == "no-referrer"

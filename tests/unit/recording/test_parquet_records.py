@@ -78,6 +78,8 @@ def test_answers_of_one_kind_have_its_type_and_others_are_json(
 
 
 def test_integers_and_numbers_of_a_feature_are_one_type(tmp_path: Path) -> None:
+    whole = pd.read_parquet(convert(tmp_path, {"features": {"a": 1}, "answer": 1}))
+    assert whole["features.a"].dtype == "float64", "as in the next file, which may have others"
     frame = pd.read_parquet(
         convert(tmp_path, {"features": {"a": 1}, "answer": 1}, {"features": {"a": 2.5}, "answer": 1})
     )

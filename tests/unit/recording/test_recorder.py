@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import structlog
 
 from serving.plane.prediction import Answer
 from serving.recording import recorder as recorder_module
@@ -33,9 +34,13 @@ class Offered:
 
     def __init__(self) -> None:
         self.requests: list[AnsweredRequest] = []
+        self.dropped = 0
 
     def offer(self, request: AnsweredRequest) -> None:
         self.requests.append(request)
+
+    def count_dropped(self) -> None:
+        self.dropped += 1
 
 
 def make(sample: float, seed: int = 1) -> tuple[Recorder, Offered]:
@@ -85,6 +90,14 @@ def test_the_signature_is_looked_up_only_for_what_is_chosen() -> None:
     assert looked == ["iris/3"] * len(offered.requests)
     assert 0 < len(looked) < 100
     recorder.note(ANSWER, "a", 0.5, 10, NUMBERS)
+
+
+def test_what_cannot_be_copied_fails_no_prediction() -> None:
+    recorder, offered = make(1.0)
+    with structlog.testing.capture_logs() as logs:
+        recorder.note(ANSWER._replace(batch=Batch(1, columns=cast("Any", (5,)))), "a", 0.5, 10)
+    assert (offered.requests, offered.dropped) == ([], 1)
+    assert [(line["event"], line["reason"]) for line in logs] == [("record_not_copied", "TypeError")]
 
 
 def settings(tmp_path: Path, **record: Any) -> Settings:

@@ -635,3 +635,17 @@ def test_what_is_written_is_synced_before_it_gets_its_name(
     monkeypatch.setattr(os, "rename", record_rename)
     stage(cache, entry)
     assert calls == ["file", "rename", "directory", "file", "rename", "directory"]
+
+
+def test_a_manifest_can_be_added_without_reading_the_files_again(cache: Cache, root: Path) -> None:
+    version = write_version(root, "m", "1", model_joblib=b"model")
+    staged = stage(cache, list_model(root, "m")[0])
+    raw = b'{"format_version": 1}'
+    named = cache.add_manifest(staged, "2", raw)
+    assert (named.id.version, named.main, named.quiet_seconds) == ("2", staged.main, None)
+    assert named.id.digest == digest_of([("model.joblib", sha256(b"model")), ("manifest.json", sha256(raw))])
+    again = cache.add_manifest(named, "3", b"{}")
+    assert [file.name for file in again.files] == ["manifest.json", "model.joblib"]
+    cache.verify(again)
+    assert {one.id for one in cache.artifacts("m")} == {staged.id, named.id, again.id}
+    assert sorted(path.name for path in version.iterdir()) == ["model.joblib"], "the store is left as it is"

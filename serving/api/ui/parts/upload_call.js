@@ -1,5 +1,7 @@
 // Sends a file as a version, and says how far it is: `fetch` cannot say that of what it sends.
 
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/;
+
 /**
  * PUT a file as a version: `upload` is `{model, version, file, isBreaking}`; `onProgress(sent, all)` is called in bytes.
  * Resolves, also when the server refuses, to `{status, reason, said}`: how the upload stands (null where the server has
@@ -8,7 +10,7 @@
 export function sendFile(api, upload, onProgress) {
   const { model, version, file, isBreaking } = upload;
   const call = new XMLHttpRequest();
-  const query = new URLSearchParams({ file: file.name, breaking: String(isBreaking) });
+  const query = new URLSearchParams({ file: nameArtefact(file.name), breaking: String(isBreaking) });
   call.open("PUT", api.urlOf(`${api.pathOf("models", model, "versions", version)}?${query}`));
   call.setRequestHeader("Content-Type", "application/octet-stream");
   call.setRequestHeader("Accept", "application/json");
@@ -26,13 +28,18 @@ export function sendFile(api, upload, onProgress) {
   });
 }
 
+/** Return the name of a file in the store: its own, or where that cannot be one, `model` with its suffix. */
+export function nameArtefact(name) {
+  return NAME.test(name) ? name : `model${/\.[A-Za-z0-9]+$/.exec(name)?.[0] ?? ""}`;
+}
+
 /** The stream says the same with all fields; this is for a page that has no stream at the moment. */
 function readRefusal({ upload: id, gate, reason, gates, detail }, { model, version, file }) {
   const status = {
     id,
     model,
     version,
-    file: file.name,
+    file: nameArtefact(file.name),
     bytes: file.size,
     state: "refused",
     gates: gates ?? [],

@@ -8,7 +8,7 @@ import { quoteWord } from "./shell_words.js";
 import { commandLine } from "./command_line.js";
 import { toneMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
-import { sendFile } from "./upload_call.js";
+import { nameArtefact, sendFile } from "./upload_call.js";
 
 const STATES = {
   receiving: ["busy", "arriving"],
@@ -160,7 +160,9 @@ function createNameForm(id, model) {
     hide,
     suggest,
     show: (file, suggested) => {
-      setText(named, `${file.name}, ${formatBytes(file.size)}. It is published only if every gate lets it pass.`);
+      const sentAs = nameArtefact(file.name);
+      const renamed = sentAs === file.name ? "" : `, as ${sentAs}`;
+      setText(named, `${file.name}, ${formatBytes(file.size)}${renamed}. It is published only if every gate lets it pass.`);
       isTyped = false;
       suggest(suggested);
       breaking.checked = false;

@@ -7,12 +7,14 @@ import { keepServiceBanners } from "../parts/service_banners.js";
 import { SortedTable } from "../parts/sorted_table.js";
 import { describeState, setToneMark, stateMark, toneMark, toneShape } from "../parts/state_mark.js";
 import { timestamp } from "../parts/timestamp.js";
+import { createUploadPanel } from "../parts/upload_panel.js";
 import { hashOf, replaceHash } from "../router.js";
 
 const QUIET_MS = 2_000;
 
 /** @type {import("../main.js").Show} */
-export function show(container, { live }, { query }) {
+export function show(container, context, { query }) {
+  const { live } = context;
   let filter = query.get("filter") ?? "";
   /** @type {Map<string, {entry: import("../live_state.js").ModelEntry, rates: import("../traffic_rates.js").Rates}>} */
   const items = new Map();
@@ -39,6 +41,7 @@ export function show(container, { live }, { query }) {
   const facts = makeFacts();
   const banners = h("div", { class: "banners" });
   const empty = h("div", { class: "empty" });
+  const upload = createUploadPanel(null, context);
   setChildren(
     container,
     h("div", { class: "view-head" }, h("h1", null, "Models"), facts.element),
@@ -46,6 +49,7 @@ export function show(container, { live }, { query }) {
     h("div", { class: "toolbar" }, box, shown),
     table.element,
     empty,
+    upload.element,
   );
   box.addEventListener("input", () => {
     filter = box.value;
@@ -88,6 +92,7 @@ export function show(container, { live }, { query }) {
   const endings = [
     live.subscribe(["start", "model", "removed", "service", "workers", "traffic"], updateSoon),
     keepServiceBanners(banners, live),
+    upload.dispose,
   ];
   const quiet = setInterval(updateSoon, QUIET_MS); // rates fall also while nothing is asked and so nothing is sent
   update({ isSettled: true });
