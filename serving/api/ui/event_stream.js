@@ -120,8 +120,10 @@ export class EventStream {
       if (owes) this.after("silence", DELIVERY_MS, () => this.newest < newest && this.fail());
       else this.after("silence", SILENCE_MS, () => this.checkSilence());
       this.newest ??= newest;
-    } catch {
-      if (source && source === this.source) this.fail();
+    } catch (problem) {
+      if (!source || source !== this.source) return;
+      if (problem.status > 0) this.after("silence", SILENCE_MS, () => this.checkSilence());
+      else this.fail();
     }
   }
 
@@ -162,6 +164,7 @@ export class EventStream {
   deliver(kind, data, id) {
     if (id) this.lastId = id;
     if (kind === "history") this.newest = data.id;
+    else if (kind === "start" && id) this.newest = Number(/\d+$/.exec(id)?.[0] ?? 0);
     this.onEvent(kind, data);
   }
 
