@@ -47,6 +47,8 @@ LONGEST = (
     "e2e/test_swaps.py",
     "browser/test_model_view.py",
     "browser/test_accessibility.py",
+    "browser/test_model_view.py",
+    "browser/test_model_rollout.py",
     "browser/test_page_stream.py",
     "browser/test_page_views.py",
     "e2e/test_rollouts.py",

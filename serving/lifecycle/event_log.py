@@ -47,23 +47,24 @@ class EventLog:
 
     def read_from(self, database: Database) -> None:
         """Find the newest entry, and give a log without a name one; raises StateUnavailable."""
-        ((fact, _, newest),) = database.read(_ENDS)
-        if fact is None:
-            self._file.write_later("INSERT OR REPLACE INTO facts VALUES ('log', ?)", f"{token_hex(4)} {newest or 0}")
-        self._has_news = fact is None  # until the name is written, no id has it
-        self.newest = None if fact is None else name_event(fact.partition(" ")[0], newest or 0)
+        self._take_newest(database.read(_ENDS))
 
     def note_written(self) -> None:
         """Find the newest entry when everything that was noted is on disk. Blocks."""
         if not self._has_news or self._file.has_unwritten or not self._file.is_open:
             return
         try:
-            ((fact, _, newest),) = self._file.read(_ENDS)
+            self._take_newest(self._file.read(_ENDS))
         except StateUnavailable as error:
             self._file.report(error)
-            return
-        self._has_news = False
-        self.newest = name_event(fact.partition(" ")[0], newest or 0)
+
+    def _take_newest(self, ends: list[tuple[Any, ...]]) -> None:
+        """Note which entry is the newest on disk. A log without a name gets one, and no id before that is written."""
+        ((fact, _, newest),) = ends
+        if fact is None:
+            self._file.write_later("INSERT OR REPLACE INTO facts VALUES ('log', ?)", f"{token_hex(4)} {newest or 0}")
+        self._has_news = fact is None
+        self.newest = None if fact is None else name_event(fact.partition(" ")[0], newest or 0)
 
     def make_trim_statement(self) -> Statement:
         """Return the statement that removes the oldest entries beyond the limit."""

@@ -5,24 +5,18 @@ Nothing here runs on the event loop or on the reconciler's thread.
 
 from __future__ import annotations
 
-import errno
-import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from serving.domain.errors import (
-    BodyTooLarge,
-    InvalidInput,
     OperationRefused,
     PublishRefused,
     ServingError,
@@ -31,7 +25,6 @@ from serving.domain.errors import (
     UploadRefused,
 )
 from serving.domain.report import GateResult
-from serving.domain.status import HistoryEntry
 from serving.domain.upload import (
     TAR_FILE,
     UploadBegun,
@@ -46,19 +39,18 @@ from serving.failpoints import reach
 from serving.lifecycle.candidate import Candidate
 from serving.lifecycle.inbox import UploadChanged, UploadMessage
 from serving.lifecycle.records import now_utc
+from serving.lifecycle.upload_admission import make_room, require_possible
 from serving.lifecycle.upload_checks import STOPPED, UploadChecks
+from serving.lifecycle.upload_endings import describe_end, describe_for_history
 from serving.lifecycle.upload_table import UploadTable
 from serving.settings import StoreSettings
-from serving.store.links import is_inside
-from serving.store.numbering import list_names, require_free_model, require_free_version
-from serving.store.publishing import Published, require_artefact_name
-from serving.store.upload_directories import UploadDirectory, make_upload_directory, remove_abandoned_uploads
+from serving.store.publishing import Published
+from serving.store.upload_directories import NO_ROOM, UploadDirectory, remove_abandoned_uploads
 
 MAX_UPLOADS = 2  # at once
 THREADS = MAX_UPLOADS + 2  # some are left for what begins and ends
-TAR_BYTES = 64 << 10  # what an archive has beside its files
 NOTE_SECONDS = 0.5
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+UNKNOWN = "this upload was given up, because the server stops or has been started again; send it again"
 
 log = structlog.get_logger("serving.uploads")
 
@@ -149,7 +141,7 @@ class UploadDesk:
         """Check and publish an upload whose body has been written; it goes on even if the future is cancelled."""
         upload = self._take_over(upload_id)
         if upload is None:
-            return _answer(UploadFailed.from_error(Unavailable(STOPPED)))
+            return _answer(UploadFailed.from_error(Unavailable(UNKNOWN)))
         self._change(upload, bytes=size, state=UploadState.CHECKING)
         self._submit(lambda: self._conclude(upload), upload.outcome)
         return upload.outcome
@@ -190,7 +182,7 @@ class UploadDesk:
             self._require_turn(request)
             self._beginning.add(token)
         try:
-            max_bytes = self._require_possible(request)
+            max_bytes = require_possible(self._settings, request)
             upload = self._make_room(request, actor)
         finally:
             with self._lock:
@@ -206,54 +198,8 @@ class UploadDesk:
                 f"version '{request.version}' of '{request.model}' is being uploaded by another call"
             )
 
-    def _require_possible(self, request: UploadRequest) -> int:
-        """Return how many bytes a body may have, or raise why nothing can be published for this request."""
-        root, most = self._settings.path, int(self._settings.max_artifact_mb * (1 << 20))
-        if request.file is None:
-            most += TAR_BYTES
-        else:
-            try:
-                require_artefact_name(request.file)
-            except PublishRefused as error:
-                raise InvalidInput(f"file: {error}") from None
-        if request.size is not None and request.size > most:
-            raise BodyTooLarge(f"the body has {request.size} bytes; store.max_artifact_mb allows {most}")
-        try:
-            require_free_model(str(root), request.model)
-            self._require_reachable(root / request.model, request)
-            free = shutil.disk_usage(root).free
-        except PublishRefused as error:
-            raise OperationRefused(str(error)) from None
-        except OSError as error:
-            raise OperationRefused(f"the store cannot be read: {error.strerror}") from None
-        if request.size is not None and request.size > free:
-            raise StoreFull(f"the store has {free} bytes left, and the body has {request.size}; make room there")
-        return most
-
-    def _require_reachable(self, directory: Path, request: UploadRequest) -> None:
-        """Raise PublishRefused or OperationRefused unless a version can be renamed into the directory of its model."""
-        if not directory.is_dir():
-            return
-        root = os.path.realpath(self._settings.path)
-        if not is_inside(root, os.path.realpath(directory)):
-            raise OperationRefused(
-                f"'{request.model}' is a link that leads out of the store; nothing is published there"
-            )
-        if directory.stat().st_dev != self._settings.path.stat().st_dev:
-            raise OperationRefused(f"'{request.model}' is on another disk than the store: publish there by other means")
-        if request.version is not None:
-            require_free_version(request.model, request.version, list_names(str(directory)))
-
     def _make_room(self, request: UploadRequest, actor: str) -> _Upload:
-        try:
-            directory = make_upload_directory(self._settings.path, request.model)
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise StoreFull(f"the store has no room: {error.strerror}") from None
-            why = error.strerror or str(error)
-            raise OperationRefused(
-                f"this server cannot write into its store: {why}; publish there by other means"
-            ) from None
+        directory = make_room(self._settings, request)
         reach("upload-begun")
         upload_id = secrets.token_hex(6)
         candidate = Candidate(request.model, request.version or "")
@@ -270,11 +216,11 @@ class UploadDesk:
         with self._lock:
             is_late = self._is_stopping
             if not is_late:
+                self._table.add(status)
                 self._under_way[upload_id] = upload
         if is_late:
             directory.remove()
             raise Unavailable(STOPPED)
-        self._table.add(status)
         self._post(UploadChanged(request.model))
         return upload
 
@@ -290,7 +236,7 @@ class UploadDesk:
         except PublishRefused as error:
             return error if error.report is not None else OperationRefused(str(error))
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 return StoreFull(f"the store has no room for this version: {error.strerror}")
             return Unavailable(f"the version cannot be written: {error.strerror or error}")
         except ServingError as error:
@@ -304,9 +250,9 @@ class UploadDesk:
         upload.directory.remove()
         with self._lock:
             self._under_way.pop(upload.id, None)
-        status = self._table.change(upload.id, **_describe_end(end))
+        status = self._table.change(upload.id, **describe_end(end))
         assert status is not None
-        self._post(UploadChanged(upload.request.model, _describe_for_history(status)))
+        self._post(UploadChanged(upload.request.model, describe_for_history(status)))
         outcome: UploadOutcome
         if isinstance(end, Published):
             self._wake()
@@ -337,34 +283,6 @@ class UploadDesk:
             removed = remove_abandoned_uploads(self._settings.path)
             if removed:
                 log.warning("uploads_removed", count=removed, reason="their server had died before they were published")
-
-
-def _describe_end(end: Published | ServingError) -> dict[str, Any]:
-    """Return what changes in the status of an upload at its end."""
-    if isinstance(end, Published):
-        assert end.report is not None
-        found = {"version": end.version, "digest": end.digest, "gates": end.report.gates}
-        return {"state": UploadState.PUBLISHED, **found}
-    if isinstance(end, PublishRefused) and end.report is not None and end.report.refusal is not None:
-        refusal = end.report.refusal
-        found = {"gate": refusal.gate, "reason": refusal.evidence, "gates": end.report.gates}
-        return {"state": UploadState.REFUSED, **found}
-    return {"state": UploadState.FAILED, "reason": str(end)}
-
-
-def _describe_for_history(status: UploadStatus) -> HistoryEntry | None:
-    """Return the entry for a version that was published or refused; other ends concern no version."""
-    if status.state is UploadState.FAILED:
-        return None
-    reason = "published" if status.gate is None else f"refused by {status.gate}: {status.reason}"
-    return HistoryEntry(
-        at=status.at,
-        version=status.version,
-        digest=status.digest,
-        actor=status.actor,
-        event="upload",
-        reason=f"{status.file}, {status.bytes} bytes: {reason}",
-    )
 
 
 def _answer(outcome: UploadOutcome) -> Future[UploadOutcome]:

@@ -8,6 +8,7 @@ lock back when that server dies, however it does; what nobody holds is removed b
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = ".upload-"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # what a full disk or quota says
 _LOCK, _FILES = "lock", "files"
 _ATTEMPTS = 100
 

@@ -6,18 +6,17 @@ Control says where to write and does the rest (`serving.domain.upload.UploadCont
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from serving.domain.errors import BodyTooLarge, ServingError, StoreFull, Unavailable
 from serving.domain.upload import UploadBegun, UploadControl, UploadRequest, UploadStatus
+from serving.store.upload_directories import NO_ROOM
 from serving.store.version_tar import BodyWriter, make_body_writer
 
 WRITE_BYTES = 1 << 20
 GONE = "the client has gone"
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class UploadReceiver:

@@ -27,6 +27,9 @@ async (target) => {
     ["POST", "/models/m/pin", '{"version": "1"}', { "Content-Type": "application/json" }],
     ["POST", "/models/m/pin", '{"version": "1"}', { "Content-Type": "text/plain" }],
     ["DELETE", "/models/m/pin", undefined, {}],
+    ["POST", "/models/m/rollback", undefined, {}],
+    ["POST", "/models/m/rollback", "", { "Content-Type": "application/x-www-form-urlencoded" }],
+    ["POST", "/v2/repository/models/m/unload", "{}", { "Content-Type": "text/plain" }],
     ["PUT", "/models/m/labels/evil", '{"version": "1"}', {}],
     ["POST", "/models/m/predict", '{"input": [1, 2]}', { "Content-Type": "text/plain" }],
     ["POST", "/ui/session", '{"token": "guess"}', { "Content-Type": "text/plain" }],
@@ -34,6 +37,8 @@ async (target) => {
     ["GET", "/models", undefined, {}],
     ["GET", "/ui/session", undefined, {}],
     ["GET", "/ui/main.js", undefined, {}],
+    ["GET", "/history", undefined, {}],
+    ["GET", "/metrics", undefined, {}],
   ];
   for (const mode of ["cors", "no-cors"]) {
     for (const [method, path, body, headers] of asks) {
@@ -53,10 +58,12 @@ async (target) => {
   if (await loaded("img", { src: `${target}/ui/favicon.svg` })) read.push("an image");
   if (await loaded("script", { src: `${target}/models` })) read.push("a script");
   if (await loaded("link", { rel: "stylesheet", href: `${target}/ui/styles/base.css` })) read.push("a style");
-  const frame = await loaded("iframe", { src: `${target}/ui/` });
-  try {
-    if (frame?.contentDocument?.body.innerHTML) read.push("a frame");
-  } catch { /* of another origin: an error page */ }
+  for (const path of ["/ui/", "/ui/session", "/docs"]) {
+    const frame = await loaded("iframe", { src: target + path });
+    try {
+      if (frame?.contentDocument?.body.innerHTML) read.push("a frame");
+    } catch { /* of another origin: an error page */ }
+  }
   for (const path of ["/refresh", "/models/m/pin", "/models/m/predict", "/ui/session"]) {
     const inner = await loaded("iframe", { name: `frame${path}` });
     const form = Object.assign(document.createElement("form"),
@@ -173,7 +180,8 @@ def test_a_page_of_another_site_or_port_reads_nothing_and_changes_nothing(
     asked = len(server.log())
     target = address(server, "localhost")
     assert page.evaluate(ATTACK, target) == []
-    assert [frame.url for frame in page.frames if frame.url.startswith(f"{target}/ui/")] == []
+    framed = [frame.url for frame in page.frames if frame.url.startswith((f"{target}/ui/", f"{target}/docs"))]
+    assert framed == []
     page.close()
     assert list_deeds(server) == before
     assert len(server.log()) > asked  # some of it has come here, and was refused

@@ -115,7 +115,7 @@ def test_every_worker_is_a_row_and_its_death_is_told(open_page: Open, server: Se
     expect(rows).to_have_count(2)
     for place in range(2):
         expect(rows.nth(place).locator(".cell-state")).to_have_text("Serving")
-    headers = {"Authorization": f"Bearer {READ_TOKEN}"}
+    headers = {"Authorization": f"Bearer {READ_TOKEN}", "Connection": "close"}  # not that of the killed worker
 
     def find_workers() -> list[dict[str, object]]:
         found: list[dict[str, object]] = server.client.get(f"{server.url}/workers", headers=headers).json()["workers"]

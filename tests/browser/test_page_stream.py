@@ -11,7 +11,7 @@ import pytest
 from tests.browser.browsing import Page, PageWatch, expect
 from tests.browser.demo_models import HOSTED
 from tests.browser.holding_proxy import HoldingProxy, Treatment, holding_proxy
-from tests.e2e.harness import Server, constant
+from tests.e2e.harness import Server, constant, until
 
 Open = Callable[..., Page]
 
@@ -113,6 +113,24 @@ def test_a_held_stream_is_replaced_by_asking(open_page: Open, server: Server, pr
     expect(page.get_by_text(f"{HOSTED} {version} became active")).to_be_visible()
     version = publish_next(server)
     expect(page.get_by_text(f"{HOSTED} {version} became active")).to_be_visible()
+
+
+def test_a_stream_is_tried_again_beside_the_asking(open_page: Open, server: Server, proxy: HoldingProxy) -> None:
+    proxy.treatment = Treatment.HOLD
+    page = open_with_clock(open_page, proxy.url)
+    page.clock.fast_forward(15_000)
+    expect(connection(page)).to_have_text("Polling")
+    streams = proxy.streams
+    page.clock.fast_forward(61_000)
+    until(lambda: proxy.streams == streams + 1, "another stream")
+    version = publish_next(server)
+    expect(active(page, HOSTED)).to_have_text(f"{version} active")  # it is held, too, and the page goes on to ask
+    expect(connection(page)).to_have_text("Polling")
+    proxy.treatment = Treatment.PASS
+    page.clock.fast_forward(61_000)
+    expect(connection(page)).to_have_text("Live")
+    version = publish_next(server)
+    expect(active(page, HOSTED)).to_have_text(f"{version} active")
 
 
 def test_a_refused_stream_is_tried_three_times(

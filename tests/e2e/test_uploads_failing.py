@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 
 from serving.failpoints import POINTS, Point
 from tests.e2e.armed import Faults
-from tests.e2e.harness import Server, armed, constant, serving, until, write_version
+from tests.e2e.harness import Server, armed, constant, is_alive, serving, until, write_version
+from tests.e2e.test_shared_control import running
 from tests.e2e.test_unwritable_state import mounted
 from tests.e2e.uploading import HEADERS, UPLOADS, begin_upload, dump, leftovers, upload
 
@@ -53,6 +55,21 @@ def test_a_disk_that_takes_nothing_is_told(
     assert leftovers(server.store) == []
     assert not (server.store / "new").exists()
     assert server.predict("m").status_code == 200
+
+
+def test_a_host_that_is_killed_while_it_checks_is_replaced_once(ailing: tuple[Server, Faults]) -> None:
+    server, faults = ailing
+    before = {host.pid for host in server.hosts()}
+    faults.arm("host-spawned", "pause")
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(upload, server, "hosted", "1", dump(constant(1)))
+        until(lambda: faults.has_struck("host-spawned"), "a host")
+        for host in server.hosts():
+            if host.pid not in before:
+                host.kill()
+        faults.disarm("host-spawned")
+        assert answer.result().status_code == 201
+    server.wait_active("hosted", 1)
 
 
 def test_it_works_when_there_is_room_again(ailing: tuple[Server, Faults]) -> None:
@@ -143,7 +160,7 @@ def test_uploads_are_off_by_default(tmp_path: Path) -> None:
         assert leftovers(server.store) == []
 
 
-# --- several workers -------------------------------------------------------------------------------------------------
+# --- several processes
 
 
 def test_a_worker_that_is_killed_leaves_nothing_of_what_it_received(tmp_path: Path) -> None:
@@ -162,3 +179,22 @@ def test_a_worker_that_is_killed_leaves_nothing_of_what_it_received(tmp_path: Pa
         server.start(wait_ready=True)
         until(lambda: not leftovers(server.store), "nothing is left")
         server.wait_active("m", 2)
+
+
+def test_an_application_of_ones_own_in_several_processes(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with running(tmp_path, **UPLOADS) as server:
+        assert upload(server, "m", "2", dump(constant(2))).status_code == 201
+        server.wait_active("m", 2)
+        half = dump(constant(3, ballast_bytes=1_500_000))
+        with begin_upload(server, "m", "3", f"Content-Length: {len(half)}", body=half[:1_200_000]) as sock:
+            until(lambda: leftovers(server.store), "a directory")
+            control = server.control()
+            control.kill()
+            until(lambda: not is_alive(control), "its end")
+            until(lambda: not leftovers(server.store), "another control removes it", 60)
+            sock.sendall(half[1_200_000:])
+            assert sock.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+        assert not (server.store / "m" / "3").exists()
+        answer = until(lambda: (found := upload(server, "m", "3", half)).status_code != 503 and found, "room", 60)
+        assert answer.status_code == 201, answer.text

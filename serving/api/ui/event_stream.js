@@ -13,7 +13,7 @@ const DELIVERY_MS = 3_000;
 const TRY_STREAM_AGAIN_MS = 60_000;
 const HIDDEN_MS = 30_000;
 const FAILURES = 3;
-const WAITS_MS = [300, 1_000, 2_000, 4_000, 8_000];
+const WAITS_MS = [300, 1_000, 2_000, 4_000];
 
 /**
  * How the page is kept up to date: not yet, by the stream, by asking, not at the moment, or not at all because nobody sees
@@ -65,18 +65,28 @@ export class EventStream {
   open() {
     this.close();
     this.enter(this.mode === "reconnecting" ? "reconnecting" : "connecting");
-    const since = this.lastId === null ? "" : `?since=${encodeURIComponent(this.lastId)}`;
-    const source = new EventSource(urlOf(`events${since}`), { withCredentials: true });
+    this.listen();
+    this.after("first", FIRST_EVENT_MS, () => this.poll());
+  }
+
+  /** @private */
+  listen() {
+    const source = new EventSource(urlOf(`events${this.since}`), { withCredentials: true });
     this.source = source;
     for (const kind of KINDS) source.addEventListener(kind, (message) => this.receive(message));
     source.onerror = () => this.fail();
-    this.after("first", FIRST_EVENT_MS, () => this.poll());
+  }
+
+  /** @private */
+  get since() {
+    return this.lastId === null ? "" : `?since=${encodeURIComponent(this.lastId)}`;
   }
 
   /** @private */
   receive(message) {
     if (message.target !== this.source) return;
     this.cancel("first");
+    this.stopPolling();
     this.failures = 0;
     this.enter("stream");
     this.after("silence", SILENCE_MS, () => this.checkSilence());
@@ -85,6 +95,10 @@ export class EventStream {
 
   /** @private */
   fail() {
+    if (this.polls) {
+      this.stopListening();
+      return;
+    }
     this.close();
     this.failures += 1;
     this.enter("reconnecting");
@@ -111,33 +125,35 @@ export class EventStream {
     }
   }
 
-  /** @private */
+  /**
+   * Asks until a stream brings something. One is tried beside it now and then, and at once when the server is back.
+   * @private
+   */
   async poll() {
     this.close();
     const polls = new AbortController();
     this.polls = polls;
-    const began = performance.now();
-    let wait = POLL_MS;
+    let tried = performance.now();
+    let failed = 0;
     while (this.polls === polls) {
-      const wasAway = this.mode === "reconnecting" && this.failures > FAILURES;
       try {
-        const since = this.lastId === null ? "" : `?since=${encodeURIComponent(this.lastId)}`;
-        const { events } = await getJson(`events${since}`, { signal: polls.signal, cache: "no-store" });
+        const { events } = await getJson(`events${this.since}`, { signal: polls.signal, cache: "no-store" });
         if (this.polls !== polls) return;
         for (const { event, id, data } of events) this.deliver(event, data, id);
-        if (wasAway || performance.now() - began > TRY_STREAM_AGAIN_MS) {
-          this.failures = wasAway ? 0 : FAILURES - 1;
-          this.open();
-          return;
-        }
         this.enter("polling");
-        wait = POLL_MS;
-      } catch (error) {
+        if (failed > 0 || performance.now() - tried > TRY_STREAM_AGAIN_MS) {
+          tried = performance.now();
+          this.stopListening();
+          this.listen();
+          this.after("first", FIRST_EVENT_MS, () => this.stopListening());
+        }
+        failed = 0;
+      } catch {
         if (this.polls !== polls) return;
-        this.failures += 1;
+        failed += 1;
         this.enter("reconnecting");
-        wait = WAITS_MS[Math.min(this.failures - FAILURES, WAITS_MS.length - 1)] ?? POLL_MS;
       }
+      const wait = failed ? WAITS_MS[Math.min(failed, WAITS_MS.length) - 1] : POLL_MS;
       await new Promise((resolve) => this.after("poll", wait, resolve));
     }
   }
@@ -165,11 +181,21 @@ export class EventStream {
 
   /** @private */
   close() {
+    this.stopListening();
+    this.stopPolling();
+    for (const name of [...this.timers.keys()]) if (name !== "hidden") this.cancel(name);
+  }
+
+  /** @private */
+  stopListening() {
     this.source?.close();
     this.source = null;
+  }
+
+  /** @private */
+  stopPolling() {
     this.polls?.abort();
     this.polls = null;
-    for (const name of [...this.timers.keys()]) if (name !== "hidden") this.cancel(name);
   }
 
   /** @private */

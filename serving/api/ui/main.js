@@ -33,7 +33,10 @@ const VIEWS = {
   store: () => import("./views/store_view.js"),
   workers: () => import("./views/workers_view.js"),
 };
-const showModel = () => import("./views/model_view.js");
+const showModel = async () => {
+  const [module] = await Promise.all([import("./views/model_view.js"), loadStyles("styles/model.css")]);
+  return module;
+};
 
 const main = document.getElementById("main");
 const notices = document.getElementById("notices");
@@ -194,6 +197,21 @@ async function showFoot(_, { server_version: version }) {
   setChildren(foot, `serving ${version}`);
   const { docs } = await api.getJson("").catch(() => ({ docs: null }));
   if (docs) foot.append(" · ", h("a", { href: api.urlOf("docs") }, "HTTP interface"));
+}
+
+/** Adds a stylesheet that only one view needs; resolves when it holds. */
+function loadStyles(href) {
+  if (document.querySelector(`link[href="${href}"]`)) return null;
+  const link = h("link", { rel: "stylesheet", href });
+  const loaded = new Promise((resolve, reject) => {
+    link.addEventListener("load", resolve);
+    link.addEventListener("error", () => {
+      link.remove();
+      reject(new Error(`${href} could not be loaded.`));
+    });
+  });
+  document.head.append(link);
+  return loaded;
 }
 
 function announce(text) {

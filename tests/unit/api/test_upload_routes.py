@@ -234,6 +234,23 @@ def test_a_body_may_be_slow_as_long_as_enough_of_it_arrives() -> None:
     assert len(run(collect(_Body(receive, {}, 0.1).read_chunks()))) == 4 * MIN_BYTES
 
 
+def test_a_disk_that_is_slow_is_not_the_fault_of_the_client() -> None:
+    ready = messages(*((b"x", number < 4) for number in range(5)))
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.001)  # the connection is read again only now
+        return await ready()
+
+    async def write_slowly() -> int:
+        count = 0
+        async for _ in _Body(receive, {}, 0.1).read_chunks():
+            await asyncio.sleep(0.06)
+            count += 1
+        return count
+
+    assert run(write_slowly()) == 5
+
+
 def test_a_body_that_trickles_is_given_up() -> None:
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0.001)

@@ -15,6 +15,7 @@ from serving.domain.errors import StateUnavailable
 from serving.domain.event_page import HistoryQuery, name_event, parse_event_id
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
+from serving.lifecycle import state_file
 from serving.lifecycle.database import StateDamaged
 from serving.lifecycle.history import History
 from serving.lifecycle.state_file import DATABASE_NAME
@@ -100,6 +101,27 @@ def test_the_newest_entry_is_told_when_it_is_on_disk(tmp_path: Path) -> None:
         newest = tell(history, "after")
         page = history.events.read_after(None, 10)
         assert (page.newest, page.entries, page.gap is None) == (newest, (), False)
+
+
+def test_a_log_whose_name_was_dropped_with_what_could_not_be_written_gets_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_file, "MAX_UNWRITTEN", 3)
+    with opened(tmp_path) as history:
+
+        def fail(*_: object, **__: object) -> None:
+            raise StateUnavailable("the disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(history._file._database, "write", fail)
+            for number in range(5):
+                history.events.note(entry(str(number)), "m")
+                history.flush()
+        history.flush()
+        assert history.events.newest is None
+        begin = tell(history, "named")
+        tell(history, "later")
+        assert reasons_after(history, begin) == (["later"], None)
 
 
 def test_after_a_failed_write_the_newest_stays_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

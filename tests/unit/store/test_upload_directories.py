@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -39,6 +40,27 @@ def test_a_directory_that_is_held_stays_until_its_server_dies(tmp_path: Path) ->
         process.wait()
         assert remove_abandoned_uploads(tmp_path) == 1
     assert names(tmp_path) == ["m"], "and so does the empty directory of its model"
+
+
+def test_a_directory_whose_lock_is_taken_away_meanwhile_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that starts may take it for one that was left behind, between its making and its lock."""
+    flock, taken = fcntl.flock, []
+
+    def take_away_first(fd: int, operation: int) -> None:
+        if not taken:
+            (lock,) = tmp_path.glob("*/lock")
+            lock.unlink()
+            taken.append(lock.parent)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", take_away_first)
+    made = make_upload_directory(tmp_path, "m")
+    assert made.files.parent not in taken
+    assert len(names(tmp_path)) == 1
+    made.remove()
+    assert names(tmp_path) == []
 
 
 def test_an_end_leaves_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import { servingCommand } from "./command_line.js";
 export function keepServiceBanners(container, live) {
   let shown = "";
   const show = () => {
-    const wanted = live.isKnown && live.service ? describeService(live.service, live.models.size) : [];
+    const wanted = live.isKnown && live.service ? describeService(live.service, [...live.models.values()]) : [];
     const text = JSON.stringify(wanted);
     if (text === shown) return; // what somebody reads or copies is left alone
     shown = text;
@@ -28,7 +28,7 @@ export function keepServiceBanners(container, live) {
 /**
  * Says what is wrong with the service: values of `banner`, with `link` as address and text instead of an action.
  * @param {NonNullable<import("../live_state.js").LiveState["service"]>} service
- * @param {number} models how many there are
+ * @param {import("../live_state.js").ModelEntry[]} models
  * @returns {object[]}
  */
 export function describeService(service, models) {
@@ -52,8 +52,10 @@ export function describeService(service, models) {
       link: [hashOf("store"), "Store"],
     });
   }
-  if (!service.ready && (models > 0 || !store.is_available)) {
-    found.push({ tone: "bad", title: "Not ready", text: sentence(service.reason ?? "No model is active") });
+  if (!service.ready && (models.length > 0 || !store.is_available)) {
+    const isComing = models.some((model) => model.target);
+    const [tone, title] = isComing ? ["busy", "Not ready yet"] : ["bad", "Not ready"];
+    found.push({ tone, title, text: sentence(service.reason ?? "No model is active") });
   }
   if (service.worker_problem) {
     found.push({ tone: "warn", title: "Not all workers serve", text: sentence(service.worker_problem), link: [hashOf("workers"), "Workers"] });

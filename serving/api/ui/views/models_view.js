@@ -110,7 +110,7 @@ function matches(entry, words) {
   const { active, target, rollout, last_failure: failure } = entry;
   const text = [
     entry.name,
-    active ? `${active.version} ${active.engine} active` : entry.unloaded ? "unloaded" : "nothing active",
+    active ? `${active.version} ${active.engine} active` : describeAbsence(entry)[1],
     target && isComing(entry) && `${target.version} ${target.state} ${describeState(target.state)[1]} coming`,
     rollout && `${rollout.phase} ${rollout.is_held ? "held" : ""} ${rollout.is_stopped ? "stopped" : ""}`,
     entry.pinned && `pinned ${entry.pinned}`,
@@ -203,9 +203,10 @@ function updateName(cell, { entry }) {
   if (note) cell.append(h("span", { class: "row-note" }, toneShape("warn"), h("span", null, note)));
 }
 
-function updateActive(cell, { entry: { active, unloaded } }) {
+function updateActive(cell, { entry }) {
+  const { active } = entry;
   if (!active) {
-    setChildren(cell, unloaded ? toneMark("held", "Unloaded") : toneMark("bad", "Nothing active"));
+    setChildren(cell, toneMark(...describeAbsence(entry)));
     return;
   }
   const shape = h("span", { class: "tone-good" }, toneShape("good"));
@@ -214,6 +215,11 @@ function updateActive(cell, { entry: { active, unloaded } }) {
     h("span", { class: "mark" }, shape, h("span", { class: "version" }, active.version)),
     h("span", { class: "visually-hidden" }, " active"),
   );
+}
+
+function describeAbsence(entry) {
+  if (entry.unloaded) return ["held", "Unloaded"];
+  return isComing(entry) ? ["idle", "None yet"] : ["bad", "Nothing active"];
 }
 
 function updateEngine(cell, { entry: { active } }) {

@@ -26,7 +26,6 @@ const HINTS = [
   [/serves nothing/, "Move it out of the store, or give it a name and an ending that a model file has."],
   [/left out/, "Raise store.max_models in settings.toml, or remove models."],
   [/permission|not allowed|cannot be read/i, "Let the server’s user read it."],
-  [/reserved|is not a name/, "Rename it: names have letters, digits, dots, hyphens and underscores."],
   [/artefacts/, "Leave exactly one model file in the version’s directory."],
   [/manifest/, "Publish the version again with ‘serving publish’, which writes the manifest."],
 ];

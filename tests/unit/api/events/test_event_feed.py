@@ -14,8 +14,9 @@ from serving.api.services import services_of
 from serving.domain.errors import StateUnavailable, Unavailable
 from serving.domain.event_page import EventPage
 from serving.domain.status import ModelStatus, StoreStatus, WorkerState, WorkerStatus
+from serving.domain.upload import UploadState, UploadStatus
 from serving.telemetry.traffic import LATENCY_BOUNDS, VersionTraffic
-from tests.fakes import ADMIN, LOG, call, make_app, make_client, make_model_status, make_rollout_status, run
+from tests.fakes import ADMIN, LOG, NOON, call, make_app, make_client, make_model_status, make_rollout_status, run
 from tests.unit.api.events.follower import Client, Story, following, until
 
 
@@ -74,6 +75,28 @@ def test_what_is_not_shown_is_no_change() -> None:
             story.happen("a mark")
             await until(lambda: client.numbers)
             assert [kind for kind, _, _ in client.events[5:]] == ["history"]
+
+    run(scenario())
+
+
+def test_uploads_are_told_at_the_start_and_as_they_go_on() -> None:
+    async def scenario() -> None:
+        story = Story()
+        upload = UploadStatus(
+            id="a", model="iris", version="4", file="m.joblib", state=UploadState.RECEIVING, actor="x", at=NOON
+        )
+        story.publish(uploads=(upload,))
+        async with following(story.app) as client:
+            assert client.data_of("upload") == [upload.model_dump(mode="json")]
+            published = upload.model_copy(update={"state": UploadState.PUBLISHED})
+            other = upload.model_copy(update={"id": "b"})
+            story.publish(uploads=(published, other))
+            await until(lambda: len(client.data_of("upload")) == 3)
+            assert client.data_of("upload")[1:] == [one.model_dump(mode="json") for one in (published, other)]
+            story.publish(uploads=(other,))
+            story.happen("a mark")
+            await until(lambda: client.numbers)
+            assert len(client.data_of("upload")) == 3
 
     run(scenario())
 
