@@ -1,6 +1,7 @@
 // Everything that is known of one version: its gates, proof, contract and surroundings, and the deeds about it.
 
-import { h } from "../dom.js";
+import { h, setChildren } from "../dom.js";
+import { commandLine } from "./command_line.js";
 import { listVersionDeeds, canChoose, setLabel } from "./deed_list.js";
 import { createDeedPanel } from "./deed_panel.js";
 import { createGateList, isInProgress } from "./gate_list.js";
@@ -82,18 +83,19 @@ function buildSignature({ signature, known }) {
 function createVersionDeeds(name, tools) {
   const panel = createDeedPanel(tools);
   const input = h("input", { type: "text", class: "input", required: true, maxlength: "100", autocomplete: "off", spellcheck: "false" });
-  const command = h("code", null);
+  const command = h("div", { class: "label-command" });
   const button = h("button", { type: "submit", class: "button" }, "Label");
   const form = h(
     "form",
     { class: "label-form deed", "data-deed": "label" },
     h("label", { class: "field" }, h("span", null, `Let a label name ${name}`), input),
     button,
-    h("span", { class: "command" }, command),
+    command,
   );
   let model = null;
   const showCommand = () => {
-    command.textContent = joinWords(["serving", "label", model.name, input.value.trim() || "LABEL", name]);
+    const text = joinWords(["serving", "label", model.name, input.value.trim() || "LABEL", name]);
+    if (command.firstChild?.firstChild.textContent !== text) setChildren(command, commandLine(text));
   };
   input.addEventListener("input", showCommand);
   form.addEventListener("submit", async (event) => {
