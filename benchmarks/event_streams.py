@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -98,10 +99,9 @@ def _read_for_good(url: str, count: int) -> None:
         thread.join()
 
 
-def _drain(sock: object) -> None:
-    receive = sock.recv  # type: ignore[attr-defined]
+def _drain(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while receive(1 << 16):
+        while sock.recv(1 << 16):
             pass
 
 
