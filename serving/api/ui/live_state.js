@@ -34,7 +34,7 @@ export class LiveState {
     this.service = null;
     /** @type {any[]} WorkerStatus by index; empty with one worker */
     this.workers = [];
-    /** @type {Map<string, any>} UploadStatus by `model/version` */
+    /** @type {Map<string, any>} UploadStatus by id, in the order in which they began */
     this.uploads = new Map();
     /** @type {any[]} the newest entries that have arrived by the stream, newest first */
     this.history = [];
@@ -186,7 +186,7 @@ export class LiveState {
 
   /** @private */
   take_upload(data) {
-    this.uploads.set(`${data.model}/${data.version}`, data);
+    this.uploads.set(data.id, data);
   }
 
   /** @private */
