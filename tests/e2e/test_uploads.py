@@ -48,6 +48,23 @@ def uploads_in_history(server: Server, model: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry["event"] == "upload"]
 
 
+def shown(server: Server) -> dict[str, dict[str, Any]]:
+    """Return the uploads that a client of the stream of events sees, by id."""
+    events = server.client.get(server.url + "/events", headers={"Accept": "application/json"}).json()["events"]
+    return {event["data"]["id"]: event["data"] for event in events if event["event"] == "upload"}
+
+
+def test_everybody_sees_how_far_an_upload_is(taking: Server) -> None:
+    with begin_upload(taking, "seen", "1"):
+        until(lambda: [one for one in shown(taking).values() if one["model"] == "seen"], "an upload that is received")
+    until(
+        lambda: [one for one in shown(taking).values() if one["model"] == "seen" and one["state"] == "failed"],
+        "its end",
+    )
+    published = upload(taking, "seen", "1", dump(linear())).json()
+    until(lambda: shown(taking).get(published["id"]) == published, "an upload that is published")
+
+
 def test_a_file_becomes_the_next_version_and_serves(taking: Server) -> None:
     answer = upload(taking, "m", "next", dump(constant(2)))
     assert answer.status_code == 201, answer.text
