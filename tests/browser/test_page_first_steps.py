@@ -40,7 +40,7 @@ def test_lost_decisions_are_said_with_the_command_that_accepts_it(page: Page, se
     (server.state / "state.sqlite").write_bytes(b"this is no database" * 1000)
     server.start(port=urlsplit(server.url).port or 0)
     banner = page.get_by_label("Held: operators’ decisions have been lost")
-    expect(banner.locator("code")).to_have_text(f"serving accept-state-loss --url {server.url}")
+    expect(banner.locator("code")).to_have_text("serving accept-state-loss")
     page.get_by_label("Views").get_by_role("link", name="Store").click()
     expect(page.locator(".card", has_text="State database")).to_contain_text("Held")
     assert server.operate("POST", "/accept-state-loss").is_success

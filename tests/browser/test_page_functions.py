@@ -186,6 +186,4 @@ def test_links_of_the_page_are_made(call: Call, link: str) -> None:
     ("word", "quoted"), [("iris", "iris"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$(x)", "'$(x)'")]
 )
 def test_a_command_has_its_words_quoted(call: Call, word: str, quoted: str) -> None:
-    command = call("parts/command_line.js", "return m.servingCommand('pin', a)", word)
-    assert command.startswith(f"serving pin {quoted} --url http://127.0.0.1:")
-    assert not command.endswith("/")
+    assert call("parts/command_line.js", "return m.servingCommand('pin', a)", word) == f"serving pin {quoted}"

@@ -227,7 +227,7 @@ def test_a_store_that_is_away_is_said_with_what_to_do(page: Page, server: Server
         expect(banner).to_be_visible()
         expect(cell(page, COMPILED, "active")).to_have_text("2 active")
         page.get_by_role("link", name="Store", exact=True).first.click()
-        expect(page.get_by_text("serving refresh --url")).to_be_visible()
+        expect(page.get_by_text("serving refresh")).to_be_visible()
     finally:
         aside.rename(server.store)
     expect(page.locator(".card", has_text="Listing")).to_contain_text("Available", timeout=60_000)

@@ -1,6 +1,5 @@
 // A command for a terminal, with a button that copies it.
 
-import { urlOf } from "../api_client.js";
 import { h, setText } from "../dom.js";
 import { joinWords } from "./shell_words.js";
 
@@ -23,12 +22,12 @@ export function commandLine(command) {
 }
 
 /**
- * Returns a command of the `serving` program that calls this server.
+ * Returns a command of the `serving` program.
  * @param {...string} words quoted where a shell would read them otherwise
  * @returns {string}
  */
 export function servingCommand(...words) {
-  return joinWords(["serving", ...words, "--url", urlOf("").replace(/\/$/, "")]);
+  return joinWords(["serving", ...words]);
 }
 
 /** Copies; where the browser forbids that (plain HTTP from afar), selects the text instead and returns false. */

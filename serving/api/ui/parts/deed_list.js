@@ -2,7 +2,7 @@
 // Pure: the documents of the server in, deeds out. The server decides in the end; what it would refuse is left out here.
 
 import { pathOf } from "../api_client.js";
-import { joinWords } from "./shell_words.js";
+import { servingCommand } from "./command_line.js";
 
 const REFUSED_STATES = new Set(["REJECTED", "QUARANTINED"]);
 
@@ -266,5 +266,5 @@ function load(model) {
 /** The command line and the call of a deed; `steps` are the parts of its path after ``/models``. */
 function call(words, method, steps, body) {
   const path = steps === null ? "" : pathOf("models", ...steps);
-  return { command: joinWords(["serving", ...words]), method, path, body };
+  return { command: servingCommand(...words), method, path, body };
 }

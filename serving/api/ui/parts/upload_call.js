@@ -20,7 +20,7 @@ export function sendFile(api, upload, onProgress) {
     call.addEventListener("load", () => {
       const body = parse(call.responseText);
       if (call.status === 201) resolve({ status: body, reason: null, said: `published as ${body.model} ${body.version}` });
-      else if (body?.upload) resolve(readRefusal(body, upload));
+      else if (body?.upload) resolve({ status: body.upload, reason: body.detail, said: `not published: ${body.detail}` });
       else fail(body?.detail ?? body?.title ?? `HTTP ${call.status}`);
     });
     call.addEventListener("error", () => fail("the connection was lost while it was sent"));
@@ -31,24 +31,6 @@ export function sendFile(api, upload, onProgress) {
 /** Return the name of a file in the store: its own, or where that cannot be one, `model` with its suffix. */
 export function nameArtefact(name) {
   return NAME.test(name) ? name : `model${/\.[A-Za-z0-9]+$/.exec(name)?.[0] ?? ""}`;
-}
-
-/** The stream says the same with all fields; this is for a page that has no stream at the moment. */
-function readRefusal({ upload: id, gate, reason, gates, detail }, { model, version, file }) {
-  const status = {
-    id,
-    model,
-    version,
-    file: nameArtefact(file.name),
-    bytes: file.size,
-    state: "refused",
-    gates: gates ?? [],
-    gate: gate ?? null,
-    reason: reason ?? detail,
-    actor: "you",
-    at: new Date().toISOString(),
-  };
-  return { status, reason: detail, said: `not published: ${detail}` };
 }
 
 function parse(text) {
