@@ -61,13 +61,13 @@ class _OpenFile:
 class RecordFiles:
     """Begins, appends to and closes files. One thread; all methods block. Times are those of a monotonic clock.
 
-    With `is_unfinished` the names say that something is to be made of the files when they are closed. `closed` counts
-    how many were.
+    A file that has `most_bytes` is closed before more is appended to it. With `is_unfinished` the names say that
+    something is to be made of the files when they are closed. `closed` counts how many were.
     """
 
     def __init__(self, directory: Path, most_bytes: int, most_seconds: float, *, is_unfinished: bool = False) -> None:
         self._directory = directory
-        self._most_bytes, self._most_seconds = most_bytes, most_seconds
+        self.most_bytes, self._most_seconds = most_bytes, most_seconds
         self._prefix = UNFINISHED if is_unfinished else ""
         self._files: dict[Place, _OpenFile] = {}
         self._numbers = count(1)
@@ -76,7 +76,7 @@ class RecordFiles:
     def append(self, place: Place, content: bytes, now: float) -> None:
         """Append whole lines to the file of a place, or to a new one. Raises OSError: then nothing was written."""
         file = self._files.get(place)
-        if file is not None and (file.nbytes >= self._most_bytes or file.is_gone()):
+        if file is not None and (file.nbytes >= self.most_bytes or file.is_gone()):
             self._close(place)
             file = None
         if file is None:

@@ -99,12 +99,12 @@ class RecordWriter:
 
     def _write_waiting(self) -> bool:
         """Write all that waits now; returns whether it could be written."""
-        is_well = True
+        is_well, most_bytes = True, min(FLUSH_BYTES, self._files.most_bytes)
         for _ in range(MOST_WAITING):
             lines: dict[Place, list[bytes]] = {}
             records: dict[Place, int] = {}
             nbytes = 0
-            while self._waiting and nbytes < FLUSH_BYTES:
+            while self._waiting and nbytes < most_bytes:
                 nbytes += self._encode_next(lines, records)
             if not lines and not self._waiting:
                 break

@@ -19,8 +19,10 @@ from tests.e2e.traffic import Traffic
 CACHE_WRITES = 3  # of a model without a compiled form: the copy, its descriptor, its evaluation
 # Nothing is under way there; or only of a state that is damaged: test_faults_state.py.
 IDLE: tuple[Point, ...] = ("listing", "event", "state-copy", "state-replaced")
-# Those with several workers: test_workers_killed.py; those of rollouts: test_rollouts_killed.py.
-DEATHS = [(point, 1) for point in POINTS if point not in IDLE and not point.startswith(("worker", "roll"))] + [
+# Those with several workers: test_workers_killed.py; of rollouts: test_rollouts_killed.py; of uploads:
+# test_uploads_failing.py; of the log of predictions: test_prediction_log.py.
+ELSEWHERE = ("worker", "roll", "upload", "before-publication", "record")
+DEATHS = [(point, 1) for point in POINTS if point not in IDLE and not point.startswith(ELSEWHERE)] + [
     ("cache-write", n + 1) for n in range(1, CACHE_WRITES)
 ]
 # every second one, and all in `make soak`: each takes two starts

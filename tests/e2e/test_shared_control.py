@@ -23,7 +23,7 @@ from tests.e2e.test_workers import answering, assert_sound, count_answers, wait_
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WHOLE_SERVICE = ("--factory", "serving:create_app")
-OPTIONS = ("--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "20")
+OPTIONS = ("--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "120")
 PROCESSES = 3
 SWAPS = 10
 

@@ -17,10 +17,16 @@ from serving.domain.event_page import HistoryQuery
 from serving.domain.state import State
 
 JSON = "application/json"
+_TEXT = {"type": "string"}
+_EVENT = {  # each of them: https://spec.openapis.org/oas/v3.2.0#server-sent-event-streams
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {"event": _TEXT, "id": _TEXT, "data": {**_TEXT, "contentMediaType": JSON}},
+}
 _STREAM: dict[str, Any] = {
     "description": "Events as they come; or, with `Accept: application/json`, those there are.",
     "content": {
-        MEDIA_TYPE: {"schema": {"type": "string"}},
+        MEDIA_TYPE: {"schema": _EVENT},
         JSON: {"schema": {"$ref": REF.format(model="EventList")}},
     },
 }

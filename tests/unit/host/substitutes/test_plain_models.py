@@ -36,7 +36,7 @@ from serving.wire.graph_requests import CheckerRequest, CheckRequest
 
 # the packages whose modules are imported again, with the substitutes; some of their modules are the server's alone
 SHARED = ("serving.domain", "serving.wire", "serving.rows")
-OF_THE_SERVER = ("serving.domain.decision", "serving.domain.status")
+OF_THE_SERVER = ("serving.domain.decision", "serving.domain.status", "serving.domain.upload")
 Modules = dict[str, types.ModuleType]
 SUBSTITUTES = {"serving.data_model": plain_models, "serving.json_codec": plain_json}
 
@@ -138,7 +138,7 @@ VALUES: list[BaseModel] = [
 ]  # fmt: skip
 
 
-OF_THE_SERVER = tuple(f"serving.domain.{name}" for name in ("status", "decision", "snapshot", "rollout"))
+OF_THE_SERVER = tuple(f"serving.domain.{name}" for name in ("status", "decision", "snapshot", "rollout", "upload"))
 
 
 def test_every_class_that_hosts_use_is_tried() -> None:
