@@ -239,7 +239,7 @@ def test_two_that_went_back_stop_it_until_an_operator_resumes(server: Server) ->
             wait_end(server, "unlucky", str(version))
         assert rollout(server, "unlucky").is_stopped
         server.drop("unlucky", 4, constant(4))
-        until(lambda: "4" in str(server.model("unlucky")["versions"]), "version 4 being seen")
+        until(lambda: "4" in {one["version"] for one in server.model("unlucky")["versions"]}, "version 4 being seen")
         server.wait_ready()
         assert server.version("unlucky", 4)["state"] == "DISCOVERED"
         assert server.operate("POST", "/models/unlucky/rollout", {"action": "resume"}).status_code == 200
