@@ -28,12 +28,13 @@ from tests.e2e.harness import TOKEN, Server, until
 PAGES = 10
 ON, OFF = f"{PAGES} streams open", "none"
 CONNECTIONS = 16
+SETTLE_SECONDS, STRETCH_SECONDS = 3.0, 2
 MODEL = "model000"
 METHOD = """{models} models with {versions} versions each, every one a logistic pipeline that is compiled. The server \
 is on one core; Chromium, streams and the load generator are on the other. First view: a new browser context opens \
 `/ui/`, and waits until the table has a row for each model; bytes are those on the wire (DevTools' \
 `encodedDataLength`), without the stream. Processor time: all processes of the server over {rest:g} s, without a page \
-and with ten in Chromium. Requests: {generator} over {connections} connections sends one row of JSON, 1 s each in \
+and with ten in Chromium. Requests: {generator} over {connections} connections sends one row of JSON, 2 s each in \
 turns with ten open streams and without, forwards and backwards; ratios are taken within a round. Ten pages in \
 Chromium would need most of that core, so here a small program reads the streams. Missed events: a \
 client follows the stream while a model is pinned again and again; the server is killed (`kill -9`) and started anew \
@@ -43,7 +44,7 @@ client follows the stream while a model is pinned again and again; the server is
 def run(run: Run) -> Result:
     """Measure one server after its start with a full store."""
     models, versions = run.count(200, 5), run.count(50, 5)
-    rest_seconds, kills = run.count(60.0, 4.0), run.count(5, 1)
+    rest_seconds, kills = run.count(30.0, 4.0), run.count(3, 1)
     directory = run.scratch / "server"
     fill_store(directory / "store", models, versions)
     generator = Generator(run.scratch, BODY, [CLIENT_CORE])
@@ -143,19 +144,20 @@ def _note_bytes(event: Mapping[str, Any], found: dict[str, float]) -> None:
 
 def _show(page: Page, server: Server, models: int) -> None:
     page.goto(f"{server.url}/ui/")
-    page.wait_for_function("count => document.querySelectorAll('main tbody tr').length >= count", arg=models)
+    page.locator("main tbody tr").nth(models - 1).wait_for()
 
 
 @contextlib.contextmanager
 def open_pages(browser: Browser, server: Server, models: int) -> Iterator[None]:
-    """Keep ten pages open."""
-    context = browser.new_context()
-    for _ in range(PAGES):
+    """Keep ten pages open, each in a context of its own: six connections to one server are all that a context has."""
+    contexts = [browser.new_context() for _ in range(PAGES)]
+    for context in contexts:
         _show(context.new_page(), server, models)
     try:
         yield
     finally:
-        context.close()
+        for context in contexts:
+            context.close()
 
 
 def _rest(server: Server, seconds: float) -> float:
@@ -176,11 +178,11 @@ def _browser_share(seconds: float) -> float:
 def _load(run: Run, server: Server, generator: Generator) -> dict[str, Sequence[Stretch]]:
     found: dict[str, list[Stretch]] = {ON: [], OFF: []}
     path = f"/models/{MODEL}/predict"
-    for number in range(run.count(20, 2)):
+    for number in range(run.count(10, 2)):
         for name in (ON, OFF)[:: 1 if number % 2 == 0 else -1]:
             with readers(server.url, PAGES if name == ON else 0, [CLIENT_CORE]):
-                time.sleep(0.5)
-                found[name].append(load_stretch([server], generator, CONNECTIONS, 1, path))
+                time.sleep(SETTLE_SECONDS)
+                found[name].append(load_stretch([server], generator, CONNECTIONS, STRETCH_SECONDS, path))
     return dict(found)
 
 
