@@ -213,8 +213,9 @@ class CandidateRunner:
         )
         if kept is not None and self._hosts.has_changed(kept.report):
             kept = None
-        known = kept.report.compilation if kept is not None else None
-        try:
+
+        def work() -> Outcome:
+            known = kept.report.compilation if kept is not None else None
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
                 try:
@@ -223,16 +224,8 @@ class CandidateRunner:
                     known = self._keep_hosted(artifact, error)
             self._cache.verify(artifact, candidate.cancelled)
             return self._evaluate_anew(candidate, artifact, comparison, known, source, on_state, on_gate, self._load)
-        except GraphHasNoRoom as error:
-            return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
-        except Cancelled:
-            return CandidateStopped()
-        except StagingFailed as error:
-            return CopyDamaged(str(error))
-        except HostFailed as error:
-            return (
-                CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
-            )
+
+        return _settle(candidate, work)
 
     def check(
         self,
@@ -250,18 +243,10 @@ class CandidateRunner:
         def pass_on(_candidate: Candidate, _artifact: Artifact, evaluation: Evaluation, _host: object) -> Outcome:
             return CandidatePassed(evaluation)
 
-        try:
+        def work() -> Outcome:
             return self._evaluate_anew(candidate, artifact, comparison, None, source, lambda _: None, on_gate, pass_on)
-        except GraphHasNoRoom as error:
-            return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
-        except Cancelled:
-            return CandidateStopped()
-        except StagingFailed as error:
-            return CandidateFailed(str(error))
-        except HostFailed as error:
-            return (
-                CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
-            )
+
+        return _settle(candidate, work)
 
     def _evaluate_anew(
         self,
@@ -493,3 +478,17 @@ def _require_loaded(outcome: Loaded | LoadFailed | NoRoom, host: HostProcess) ->
     if not isinstance(outcome, Loaded):
         host.close()
         raise HostFailed(outcome.reason)
+
+
+def _settle(candidate: Candidate, work: Callable[[], Outcome]) -> Outcome:
+    """Return what `work` returns, or the outcome that its failure stands for."""
+    try:
+        return work()
+    except GraphHasNoRoom as error:
+        return CandidateFailed(f"{error}; engine.compile is require, so no host answers for it")
+    except Cancelled:
+        return CandidateStopped()
+    except StagingFailed as error:
+        return CopyDamaged(str(error))
+    except HostFailed as error:
+        return CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)

@@ -39,6 +39,7 @@ from serving.lifecycle.candidate import (
     CandidateRunner,
     CandidateStaged,
     CandidateUnfinished,
+    CopyDamaged,
     Outcome,
 )
 from serving.lifecycle.evaluation_cache import EvaluationCache
@@ -233,7 +234,7 @@ def _explain(outcome: Outcome, place: str) -> Exception:
             return PublishRefused(f"refused by {refusal.gate}: {refusal.evidence}", None, report)
         case CandidateUnfinished(reason):
             return InvalidInput(_hide_place(reason, place))
-        case CandidateFailed(reason):
+        case CandidateFailed(reason) | CopyDamaged(reason):
             return Unavailable(_hide_place(reason, place))
     return Unavailable(STOPPED)
 
