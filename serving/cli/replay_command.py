@@ -106,7 +106,7 @@ def _iterate_requests(
 
     left = limit
     for path in paths:
-        for request in read_requests(path):
+        for request in _iterate_present(read_requests(path), tally):
             if (request.request_id or "").startswith(f"{OWN_IDS}{RUN}-"):
                 continue  # the server records while this runs
             reason = _why_skipped(request, model)
@@ -120,6 +120,14 @@ def _iterate_requests(
             yield chosen
             if left == 0:
                 return
+
+
+def _iterate_present(requests: Iterator[RecordedRequest], tally: ReplayTally) -> Iterator[RecordedRequest]:
+    """Yield the requests of a file; one that the server has removed since it was found is counted."""
+    try:
+        yield from requests
+    except FileNotFoundError:
+        tally.removed_files += 1
 
 
 def _why_skipped(request: RecordedRequest, model: str) -> str | None:

@@ -29,6 +29,9 @@ def describe_tally(tally: ReplayTally, name: str) -> list[str]:
         if reasons:
             lines.append(f"{title:<13}{_count_rows(reasons.total())}")
             lines += [f"             {number:,}: {one_line(reason)}" for reason, number in _list_most(reasons)]
+    if tally.removed_files:
+        files = f"{tally.removed_files:,} file" + "s" * (tally.removed_files != 1)
+        lines.append(f"removed      {files}, before they were read: a server keeps record.keep_mb")
     if tally.replayed_seconds:
         now, before = (_describe_times(each) for each in (tally.replayed_seconds, tally.recorded_seconds))
         lines.append(f"latency      {now} (as measured here, over the network)")
@@ -53,6 +56,7 @@ def dump_tally(tally: ReplayTally, model: str, version: str) -> dict[str, Any]:
         "changed_labels": changes,
         "refused": dict(tally.refused.most_common()),
         "passed_over": dict(tally.skipped.most_common()),
+        "removed_files": tally.removed_files,
         "requests": len(tally.replayed_seconds),
         "seconds": _quantiles(tally.replayed_seconds),
         "recorded_seconds": _quantiles(tally.recorded_seconds),

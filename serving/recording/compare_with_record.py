@@ -24,6 +24,7 @@ class ReplayTally:
 
     A row is equal when its labels are, and its numbers are no further apart than `tolerance`, relative to the largest
     recorded one if that is above 1. `mean` is over the rows with numbers. Seconds are those of whole requests.
+    `removed_files` were there when the replay began, and were removed before it read them.
     """
 
     tolerance: float
@@ -33,6 +34,7 @@ class ReplayTally:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    removed_files: int = 0
     recorded_seconds: list[float] = field(default_factory=list)
     replayed_seconds: list[float] = field(default_factory=list)
     _total: float = 0.0

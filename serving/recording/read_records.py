@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ def list_record_files(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inner = [each for each in path.rglob("*") if _is_readable(each)]
+            inner = set(_iterate_readable(path))
             if not inner:
                 raise UnreadableRecords(f"'{path}' has no records: no file ends with {JSONL} or {PARQUET}")
             found += inner
@@ -50,7 +51,10 @@ def list_record_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_requests(path: Path) -> Iterator[RecordedRequest]:
-    """Yield the requests in a file. Blocks. Raises UnreadableRecords, or OSError."""
+    """Yield the requests in a file, or in the one that has been made of it. Blocks.
+
+    Raises UnreadableRecords, or OSError; FileNotFoundError only before anything is yielded.
+    """
     request: RecordedRequest | None = None
     before: Any = None
     for document in _iterate_documents(path):
@@ -75,15 +79,35 @@ def read_requests(path: Path) -> Iterator[RecordedRequest]:
         yield request
 
 
-def _is_readable(path: Path) -> bool:
-    """Say whether a file in a directory has records; not one that is just made into another, which has them, too."""
-    if path.name.startswith(UNFINISHED):
+def _iterate_readable(directory: Path) -> Iterator[Path]:
+    """Yield the files of records below a directory. A server may remove some meanwhile: rglob of Python 3.11 raises."""
+    for root, _, names in os.walk(directory):
+        for name in names:
+            path = _choose_finished(Path(root, name))
+            if path.suffix == JSONL or (path.suffix == PARQUET and not path.name.startswith(UNFINISHED)):
+                yield path
+
+
+def _choose_finished(path: Path) -> Path:
+    """Return the file that was made of an unfinished one, which has the same records, if there is one by now."""
+    if path.suffix == JSONL and path.name.startswith(UNFINISHED):
         finished = path.with_name(path.name.removeprefix(UNFINISHED)).with_suffix(PARQUET)
-        return path.suffix == JSONL and not finished.exists()
-    return path.suffix in (JSONL, PARQUET)
+        if finished.exists():
+            return finished
+    return path
 
 
 def _iterate_documents(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from _iterate_file(path)
+    except FileNotFoundError:
+        finished = _choose_finished(path)
+        if finished == path:
+            raise
+        yield from _iterate_file(finished)
+
+
+def _iterate_file(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == JSONL:
         yield from iterate_lines(path)
         return
@@ -93,3 +117,10 @@ def _iterate_documents(path: Path) -> Iterator[dict[str, Any]]:
         raise UnreadableRecords(f"'{path}': Parquet needs pyarrow; install this package with its extra arrow") from None
     except ValueError as error:
         raise UnreadableRecords(f"'{path}' is no Parquet file of records: {error}") from None
+
+
+def _find_finished(path: Path) -> Path | None:
+    """Return what an unfinished file of lines becomes, None for another file."""
+    if path.suffix == JSONL and path.name.startswith(UNFINISHED):
+        return path.with_name(path.name.removeprefix(UNFINISHED)).with_suffix(PARQUET)
+    return None

@@ -9,6 +9,7 @@ file: pandas and pyarrow pass over such names.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -22,6 +23,7 @@ from serving.failpoints import reach
 
 JSONL, PARQUET, UNFINISHED = ".jsonl", ".parquet", "_"
 MOST_OPEN = 64  # files; beyond that the one that was written longest ago is closed
+MOST_ATTEMPTS = 20  # to begin a file beside an upkeep that removes what is empty
 WRITE_BYTES = 64 << 10  # at once: a kill can end a longer write in the middle
 
 
@@ -106,17 +108,22 @@ class RecordFiles:
         return min((file.began + self._most_seconds for file in self._files.values()), default=None)
 
     def _begin(self, place: Place, now: float) -> _OpenFile:
-        directory = make_private_directory(self._directory, *place)
-        while True:
-            at = datetime.now(UTC)
-            name = f"{self._prefix}{at:%Y%m%dT%H%M%SZ}-{os.getpid()}-{next(self._numbers)}{JSONL}"
-            with suppress(FileExistsError):
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-                descriptor = os.open(directory / name, flags, 0o600)
-                break
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _OpenFile(descriptor, directory / name, now, now)
+        """Make a file and lock it, however often the upkeep of a process comes between: it removes what is empty."""
+        failure: OSError | None = None
+        for _ in range(MOST_ATTEMPTS):
+            name = f"{self._prefix}{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}-{next(self._numbers)}{JSONL}"
+            try:
+                path = make_private_directory(self._directory, *place) / name
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            except (FileExistsError, FileNotFoundError) as error:
+                failure = error
+                continue
+            if _lock_new_file(descriptor):
+                return _OpenFile(descriptor, path, now, now)
+            with suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+        raise failure or BlockingIOError(errno.EAGAIN, "each new file was taken by another process")
 
     def _close(self, place: Place) -> None:
         file = self._files.pop(place)
@@ -125,6 +132,17 @@ class RecordFiles:
             with suppress(OSError):
                 file.path.unlink()
         os.close(file.descriptor)
+
+
+def _lock_new_file(descriptor: int) -> bool:
+    """Return whether nobody has taken the file between its making and its lock: the upkeep looks at all it finds."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return os.fstat(descriptor).st_nlink > 0
 
 
 def make_private_directory(directory: Path, *inner: str) -> Path:

@@ -28,6 +28,7 @@ import serving as product
 from tests.e2e.harness import Server, armed, constant, linear, serving, until, write_version
 from tests.e2e.test_shared_control import Application
 from tests.e2e.test_workers import wait_all_serving, workers_of
+from tests.files import iterate_files, read_files
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 FEATURES = [dict(zip(("x0", "x1", "x2", "x3"), row, strict=True)) for row in ROWS]
@@ -42,13 +43,13 @@ ALL = {"SERVING_RECORD__SAMPLE": "1", "SERVING_REPLAY__ROWS": "0"}
 
 
 def list_files(server: Server) -> list[Path]:
-    return [path for path in (server.state / "records").rglob("*") if path.suffix in (".jsonl", ".parquet")]
+    return [path for path in iterate_files(server.state / "records") if path.suffix in (".jsonl", ".parquet")]
 
 
 def read_lines(server: Server) -> list[dict[str, Any]]:
     """Return all lines, each of which has to be whole."""
-    files = [path for path in list_files(server) if path.suffix == ".jsonl"]
-    return [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
+    files = [content for path, content in read_files(server.state / "records").items() if path.suffix == ".jsonl"]
+    return [json.loads(line) for content in files for line in content.splitlines()]
 
 
 def count(server: Server, name: str) -> int:

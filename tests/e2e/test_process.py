@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -96,7 +97,11 @@ def test_a_host_loads_with_low_priority(calm: Server) -> None:
     (host,) = until(lambda: [one for one in calm.hosts() if one not in others], "a host")
 
     def niceness() -> set[int]:
-        return {os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in Path(f"/proc/{host.pid}/task").iterdir()}
+        found = set()
+        for task in Path(f"/proc/{host.pid}/task").iterdir():
+            with suppress(ProcessLookupError):  # the thread has ended
+                found.add(os.getpriority(os.PRIO_PROCESS, int(task.name)))
+        return found
 
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     until(lambda: niceness() == {usual, LOADING_NICENESS}, "a thread of low priority beside the usual one")

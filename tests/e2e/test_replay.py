@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
+from tests.files import read_files
 
 TABLE = pd.DataFrame({"town": np.resize(["Lima", "Oslo", None], 90), "size": np.linspace(0, 1, 90)})
 SECRET = "Xanadu-4711"
@@ -106,7 +106,7 @@ def test_a_compiled_version_that_does_not_know_a_recent_category_is_refused_and_
     assert evidence.startswith("1 of 4 recent rows, which the active version 1 answers, are not answered as well")
     assert evidence.endswith("it refuses them (ValueError), by column 'town'")
     assert SECRET not in server.log_path.read_text()
-    written = [path.read_bytes() for path in Path(server.state).rglob("*") if path.is_file()]
+    written = read_files(server.state).values()
     assert written
     assert not [1 for content in written if SECRET.encode() in content]
     server.operate("POST", "/models/towns/unpin")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from serving.cli import replay_command
 from serving.cli.client import CallFailed, ServerClient
-from serving.cli.replay_command import _ask, _why_skipped
+from serving.cli.replay_command import _ask, _iterate_requests, _why_skipped
 from serving.cli.replay_output import describe_tally, dump_tally
 from serving.recording.compare_with_record import ReplayTally
 from serving.recording.read_records import RecordedRequest
@@ -85,6 +86,13 @@ def test_what_is_passed_over_and_why() -> None:
     assert _why_skipped(REQUEST._replace(left_out=("a", "b")), "iris") == "values were left out: a, b"
     assert _why_skipped(REQUEST._replace(request_id="replay-1-2"), "iris") == "recorded of an earlier replay"
     assert _why_skipped(REQUEST._replace(request_id=None), "iris") is None
+
+
+def test_files_that_a_server_has_removed_since_are_counted(tmp_path: Path) -> None:
+    tally = make_tally(equal=1)
+    assert not list(_iterate_requests([tmp_path / "1.jsonl", tmp_path / "2.jsonl"], "iris", None, tally))
+    assert tally.removed_files == dump_tally(tally, "iris", "4")["removed_files"] == 2
+    assert "removed      2 files, before they were read: a server keeps record.keep_mb" in describe_tally(tally, "a/1")
 
 
 def make_tally(**counts: Any) -> ReplayTally:

@@ -10,7 +10,7 @@ import pytest
 
 from serving.recording.parquet_records import iterate_lines, iterate_parquet, write_parquet
 
-pa = pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="the extra arrow is not installed")
 pd = pytest.importorskip("pandas")
 
 HEAD = {
@@ -69,11 +69,7 @@ def test_answers_of_one_kind_have_its_type_and_others_are_json(
     tmp_path: Path, answers: tuple[Any, ...], kind: str
 ) -> None:
     documents = [{"features": {"a": 1.0}, "answer": answer} for answer in answers]
-    schema = pa.parquet.read_schema(convert(tmp_path, *documents)) if hasattr(pa, "parquet") else None
-    if schema is None:
-        import pyarrow.parquet
-
-        schema = pyarrow.parquet.read_schema(tmp_path / "a.parquet")
+    schema = pq.read_schema(convert(tmp_path, *documents))
     assert str(schema.field("answer").type).replace("list<item", "list<element") == kind
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,50 @@ def test_a_file_that_is_made_into_another_one_is_read_once(tmp_path: Path) -> No
     (tmp_path / "_b.parquet").touch()
     write(tmp_path / "_b.jsonl", TWO_ROWS)
     assert [path.name for path in list_record_files([tmp_path])] == ["a.parquet", "_b.jsonl"]
+
+
+def test_what_is_removed_or_finished_after_it_was_listed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
+    path = write(tmp_path / "_a.jsonl", TWO_ROWS)
+    (found,) = list_record_files([tmp_path])
+    assert write_parquet(path, tmp_path / "a.parquet", lambda: False)
+    path.unlink()
+    assert len(list(read_requests(found))) == 1
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(FileNotFoundError):
+        list(read_requests(found))
+
+
+@pytest.mark.parametrize("vanishing", ["m/1/predict", "m"])
+def test_directories_that_are_removed_meanwhile(
+    tmp_path: Path, vanishing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "m/1/predict/20260101T000000Z-1-1.jsonl", TWO_ROWS)
+    kept = write(tmp_path / "n/1/predict/20260101T000000Z-1-2.jsonl", TWO_ROWS)
+    scandir = os.scandir
+
+    def remove_first(path: str) -> object:
+        if path == str(tmp_path / vanishing):
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", remove_first)
+    assert list_record_files([tmp_path]) == [kept]
+
+
+def test_a_file_that_is_finished_while_they_are_listed_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = write(tmp_path / "_a.jsonl", TWO_ROWS)
+    walk = os.walk
+
+    def finish_after(top: Path) -> list[tuple[str, list[str], list[str]]]:
+        found = list(walk(top))
+        unfinished.rename(tmp_path / "a.parquet")
+        return found
+
+    monkeypatch.setattr(os, "walk", finish_after)
+    assert list_record_files([tmp_path]) == [tmp_path / "a.parquet"]
 
 
 def test_what_is_no_record_is_refused_with_the_reason(tmp_path: Path) -> None:

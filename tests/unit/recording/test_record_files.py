@@ -6,23 +6,51 @@ import errno
 import fcntl
 import os
 import stat
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from serving.failpoints import arm
 from serving.recording import record_files
+from serving.recording.parquet_records import iterate_parquet
 from serving.recording.record_files import Place, RecordFiles
+from serving.recording.record_lines import RecordEncoder
+from serving.recording.record_upkeep import RecordUpkeep
+from tests.files import iterate_files
+from tests.unit.recording.test_record_lines import make_request
 
+LINE = RecordEncoder().encode(make_request())[0].lines[0]
 HERE, THERE = Place("iris", "3", "predict"), Place("iris", "4", "predict")
 
 
 def list_files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
+    return sorted(iterate_files(directory))
 
 
 def make(directory: Path, most_bytes: int = 1000, most_seconds: float = 60.0, **options: bool) -> RecordFiles:
     return RecordFiles(directory / "records", most_bytes, most_seconds, **options)
+
+
+@contextmanager
+def running(action: Callable[[], object]) -> Iterator[None]:
+    """Do something over and over, in a thread, for the length of a block."""
+    ending = threading.Event()
+
+    def run() -> None:
+        while not ending.is_set():
+            action()
+
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(run)
+        try:
+            yield
+        finally:
+            ending.set()
+        future.result()
 
 
 def test_each_place_has_a_file_below_its_own_directory(tmp_path: Path) -> None:
@@ -97,6 +125,68 @@ def test_a_file_that_somebody_has_removed_is_begun_anew(tmp_path: Path) -> None:
     files.append(HERE, b"b\n", 0.0)
     files.close_all()
     assert [path.read_bytes() for path in list_files(tmp_path)] == [b"b\n"]
+
+
+def test_files_begin_beside_an_upkeep_that_removes_all_that_is_closed(tmp_path: Path) -> None:
+    files, upkeep = make(tmp_path, most_bytes=1), RecordUpkeep(tmp_path / "records", 1)
+    with running(upkeep.look_after):
+        for number in range(2000):
+            files.append(Place("m", "1", f"method-{number % 3}"), b"a\n", 0.0)
+        files.close_all()
+    assert files.closed == 2000
+    upkeep.look_after()
+    assert not [path for path in list_files(tmp_path) if path.name != ".lock"]
+
+
+def test_no_record_is_lost_to_an_upkeep_that_finds_a_file_before_it_is_locked(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
+    files, upkeep = make(tmp_path, most_bytes=1, is_unfinished=True), RecordUpkeep(tmp_path / "records", 1 << 30)
+    open_file = os.open
+    taken = []
+
+    def open_and_have_it_found(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = open_file(path, flags, mode)
+        if flags & os.O_EXCL and len(taken) < 2:
+            taken.append(path)
+            upkeep.look_after()
+        return descriptor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record_files.os, "open", open_and_have_it_found)
+        files.append(HERE, LINE, 0.0)
+    files.close_all()
+    upkeep.look_after()
+    (path,) = [path for path in list_files(tmp_path) if path.name != ".lock"]
+    assert len(list(iterate_parquet(path))) == 1
+    assert len(taken) == 2
+    assert files.closed == 1
+
+
+def test_a_file_that_is_looked_at_while_it_is_begun_is_not_written_without_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, lock, looking = make(tmp_path), fcntl.flock, []
+
+    def look_first(descriptor: int, operation: int) -> None:
+        if not looking:
+            looking.append(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR))
+            lock(looking[0], operation)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(record_files.fcntl, "flock", look_first)
+    files.append(HERE, b"a\n", 0.0)
+    monkeypatch.undo()
+    assert os.fstat(looking[0]).st_size == 0
+    os.close(looking[0])
+    files.close_all()
+    assert [path.read_bytes() for path in list_files(tmp_path)] == [b"a\n"]
+
+
+def test_a_directory_that_cannot_be_made_is_no_reason_to_try_for_ever(tmp_path: Path) -> None:
+    files = make(tmp_path)
+    (tmp_path / "records").touch()
+    with pytest.raises(FileExistsError):
+        files.append(HERE, b"a\n", 0.0)
 
 
 def test_a_disk_that_fills_up_in_a_write_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

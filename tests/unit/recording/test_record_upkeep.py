@@ -16,6 +16,7 @@ from serving.recording.record_files import RecordFiles
 from serving.recording.record_lines import RecordEncoder
 from serving.recording.record_upkeep import LOCK_NAME, RecordUpkeep
 from tests.e2e.harness import until
+from tests.files import iterate_files
 from tests.unit.recording.test_record_files import HERE, THERE
 from tests.unit.recording.test_record_lines import make_request
 
@@ -24,7 +25,7 @@ PLENTY = 1 << 30
 
 
 def list_names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.rglob("*") if path.is_file() and path.name != LOCK_NAME)
+    return sorted(path.name for path in iterate_files(directory) if path.name != LOCK_NAME)
 
 
 def put(directory: Path, name: str, content: bytes = LINE) -> Path:
