@@ -118,7 +118,8 @@ class Store:
         if _identity_of(os.stat(self._path)) != self._identity:
             return None
         if now.left_out:
-            now.problems.append(f"{now.left_out} models left out: store.max_models is {self._settings.max_models}")
+            limit = f"store.max_models is {self._settings.max_models}"
+            now.problems.append(f"{now.left_out} models left out: {limit}; raise it, or remove models")
         models = MappingProxyType(dict(sorted(now.models.items())))
         return Listing(models, _limit_problems(now.problems), self._identity)
 

@@ -248,7 +248,7 @@ def test_pin_and_unpin(open_model: Callable[..., Page], server: Server) -> None:
     expect(page.locator(".model-active")).to_have_attribute("data-version", "1")
     expect(page.locator(".chips")).to_contain_text("pinned to 1")
     expect(page.locator("#announcer")).to_have_text("deeds is pinned to 1")
-    expect(page.locator(".event", has_text="Pinned to 1")).to_contain_text("admin@127.0.0.1")
+    expect(page.locator(".event", has_text="Pinned 1")).to_contain_text("admin@127.0.0.1")
     expect(page.locator('#operate [data-deed="unpin"] code')).to_have_text("serving unpin deeds")
     do(page, "#operate", "unpin")
     expect(page.locator(".model-active")).to_have_attribute("data-version", "2")

@@ -23,6 +23,7 @@ def call(browser: Any, server: Any) -> Any:
         source = f"async (a) => {{ const m = await import('{server.url}/ui/{module}'); {body} }}"
         return page.evaluate(source, argument)
 
+    run.address = f"{server.url}/ui"  # type: ignore[attr-defined]
     yield run
     page.close()
 
@@ -56,6 +57,7 @@ def test_a_rate_falls_to_nothing_when_nothing_is_counted_any_more(call: Call) ->
     assert find_rates(call, samples, 13.0) == {
         "requestsPerSecond": 0,
         "p99Seconds": None,
+        "isP99Beyond": False,
         "failedPerSecond": 0,
         "refusedPerSecond": 0,
     }
@@ -79,6 +81,13 @@ def test_a_percentile_is_within_its_bucket(call: Call) -> None:
         assert low < found <= high, buckets
     assert call("traffic_rates.js", find, {"buckets": [0, 0, 0, 9], "bounds": BOUNDS}) == float("inf")
     assert call("traffic_rates.js", find, {"buckets": [0, 0, 0, 0], "bounds": BOUNDS}) is None
+
+
+def test_latencies_beyond_the_last_bound_are_longer_than_that(call: Call) -> None:
+    samples = [(0.0, count(0)), (2.0, count(10, buckets=(0, 0, 0, 10)))]
+    found = find_rates(call, samples, 2.0)
+    assert (found["p99Seconds"], found["isP99Beyond"]) == (1.0, True)
+    assert call("format.js", "return m.formatP99(a)", found) == "> 1 s"
 
 
 @pytest.mark.parametrize(
@@ -132,12 +141,46 @@ def test_a_broken_address_is_taken_as_it_is(call: Call) -> None:
         ({"event": "transition", "before": "READY", "after": "ACTIVE", "actor": "system"}, ["", "became active", None]),
         ({"event": "transition", "before": "ACTIVE", "after": "READY", "actor": "system"}, ["", "stands by", None]),
         ({"event": "pin", "before": None, "after": None, "actor": "admin@::1"}, ["Pinned", "", "admin@::1"]),
+        ({"event": "upload", "before": None, "after": None, "actor": "admin@::1"}, ["Uploaded", "", "admin@::1"]),
         ({"event": "new", "before": None, "after": None, "actor": "system"}, ["new:", "", None]),
     ],
 )
 def test_an_entry_of_the_history_is_a_sentence(call: Call, entry: dict[str, Any], words: list[str | None]) -> None:
     body = "const s = m.sentenceOf(a); return [s.before, s.after, s.actor]"
     assert call("parts/history_sentence.js", body, {"model": "iris", "version": "2", **entry}) == words
+
+
+def test_an_entry_beside_others_of_its_model_names_only_the_version(call: Call) -> None:
+    body = "return a.map((entry) => m.sentenceOf(entry, {isOfModel: true}).name)"
+    entry = {"event": "unload", "before": None, "after": None, "actor": "admin", "model": "iris"}
+    entries = [{**entry, "version": "2"}, {**entry, "version": None}]
+    assert call("parts/history_sentence.js", body, entries) == ["2", "iris"]
+
+
+def test_a_timeline_follows_the_zone_and_forgets_entries_whose_numbers_begin_again(call: Call) -> None:
+    body = """
+        const zone = await import(new URL("../time_zone.js", a.module).href);
+        const pages = [[{...a.entry, id: 900}, {...a.entry, id: 2}], [{...a.entry, id: 2, version: "8"}]];
+        const api = {pathOf: () => "", getJson: async () => ({history: pages.shift(), before: null})};
+        const timeline = m.createTimeline("iris", api);
+        const texts = () => [...timeline.element.querySelectorAll(".event-title")].map((one) => one.textContent);
+        await timeline.load();
+        const seen = [texts(), timeline.element.querySelector("p").textContent];
+        await timeline.reload();
+        timeline.add({...a.entry, id: 2, version: "9"});
+        zone.toggleZone();
+        seen.push(texts(), timeline.element.querySelector("p").textContent);
+        timeline.dispose();
+        zone.toggleZone();
+        return [...seen, timeline.element.querySelector("p").textContent];
+    """
+    entry = {"event": "pin", "before": None, "after": None, "actor": "admin", "model": "iris", "version": "7"}
+    entry |= {"at": "2026-11-30T12:00:00Z", "reason": None, "duration_seconds": None}
+    module = f"{call.address}/parts/timeline.js"  # type: ignore[attr-defined]
+    titles, local, after, utc, later = call("parts/timeline.js", body, {"entry": entry, "module": module})
+    assert titles == ["Pinned 7", "Pinned 7"]
+    assert after == ["Pinned 8"], "what has the same number is another entry now"
+    assert local != utc == later == "Times are in UTC."
 
 
 @pytest.mark.parametrize(

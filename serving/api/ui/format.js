@@ -29,6 +29,15 @@ export function formatSeconds(seconds) {
   return `${Math.round(seconds / 86_400)} days`;
 }
 
+/**
+ * The 99th percentile of latencies.
+ * @param {import("./traffic_rates.js").Rates} rates
+ * @returns {string}
+ */
+export function formatP99({ p99Seconds, isP99Beyond }) {
+  return `${isP99Beyond ? "> " : ""}${formatSeconds(p99Seconds)}`;
+}
+
 /** @param {number | null} bytes @returns {string} */
 export function formatBytes(bytes) {
   if (!isKnown(bytes)) return NOTHING;

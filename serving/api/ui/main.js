@@ -27,12 +27,12 @@ import { timestamp, keepTimestamps } from "./parts/timestamp.js";
  * @typedef {(container: HTMLElement, context: Context, parameters: {name: string | null, query: URLSearchParams}) => () => void} Show
  */
 
-const VIEWS = {
-  "": () => import("./views/models_view.js"),
-  history: () => import("./views/history_view.js"),
-  store: () => import("./views/store_view.js"),
-  workers: () => import("./views/workers_view.js"),
-};
+const VIEWS = new Map([
+  ["", () => import("./views/models_view.js")],
+  ["history", () => import("./views/history_view.js")],
+  ["store", () => import("./views/store_view.js")],
+  ["workers", () => import("./views/workers_view.js")],
+]);
 const showModel = () => import("./views/model_view.js");
 
 const main = document.getElementById("main");
@@ -106,7 +106,7 @@ async function showPlace({ view, name, query }) {
     showClosed();
     return;
   }
-  const load = view === "models" && name !== null ? showModel : VIEWS[view];
+  const load = view === "models" && name !== null ? showModel : VIEWS.get(view);
   bar.markView(view === "models" ? "" : view);
   if (!load) {
     show(() => showUnknown(view));

@@ -17,9 +17,12 @@ const SHORTEST_S = 1.5;
  * @typedef {object} Rates null where not enough is known
  * @property {number | null} requestsPerSecond
  * @property {number | null} p99Seconds null while nothing was asked
+ * @property {boolean} isP99Beyond whether it is longer than that, which is the longest that the server tells apart
  * @property {number | null} failedPerSecond
  * @property {number | null} refusedPerSecond
  */
+
+const UNKNOWN = Object.freeze({ requestsPerSecond: null, p99Seconds: null, isP99Beyond: false, failedPerSecond: null, refusedPerSecond: null });
 
 /** The counts of one version over the last seconds. Times are in seconds of any one clock. */
 export class CountWindow {
@@ -72,12 +75,14 @@ export class CountWindow {
  */
 export function ratesOf(windows, now, bounds) {
   const differences = windows.map((window) => window.difference(now)).filter(Boolean);
-  if (!differences.length) return { requestsPerSecond: null, p99Seconds: null, failedPerSecond: null, refusedPerSecond: null };
+  if (!differences.length) return UNKNOWN;
   const perSecond = (field) => differences.reduce((sum, { seconds, counts }) => sum + counts[field] / seconds, 0);
   const buckets = differences.map(({ counts }) => counts.buckets).reduce((sum, one) => sum.map((value, i) => value + one[i]));
+  const p99 = percentile(buckets, bounds, 0.99);
   return {
     requestsPerSecond: perSecond("requests"),
-    p99Seconds: percentile(buckets, bounds, 0.99),
+    p99Seconds: p99 === Infinity ? bounds.at(-1) : p99,
+    isP99Beyond: p99 === Infinity,
     failedPerSecond: perSecond("failed"),
     refusedPerSecond: perSecond("refused"),
   };

@@ -323,7 +323,7 @@ def test_only_the_first_models_are_seen_beyond_the_limit(root: Path) -> None:
     write(root / "e.joblib")
     listing = store_at(root, max_models=2).list()
     assert list(listing.models) == ["a", "b"]
-    assert listing.problems == ("3 models left out: store.max_models is 2",)
+    assert listing.problems == ("3 models left out: store.max_models is 2; raise it, or remove models",)
 
 
 def test_a_missing_root_is_not_an_empty_store(root: Path) -> None:

@@ -33,18 +33,19 @@ const SPENT = {
 };
 const OUTCOMES = new Set(["ACTIVE", "REJECTED", "FAILED", "QUARANTINED", "SHADOW", "CANARY"]);
 
-/** What an operator did: words before the name, and after it. */
+/** What an operator did: words before the name. */
 const CALLS = {
-  pin: ["Pinned"],
-  unpin: ["Unpinned from"],
-  rollback: ["Rolled back from"],
-  release: ["Released"],
-  unload: ["Unloaded"],
-  load: ["Loaded"],
-  label: ["Set a label on"],
-  unlabel: ["Removed a label from"],
-  rollout: ["Steered the rollout of"],
-  "accept-state-loss": ["Accepted the loss of state for"],
+  pin: "Pinned",
+  unpin: "Unpinned from",
+  rollback: "Rolled back from",
+  release: "Released",
+  unload: "Unloaded",
+  load: "Loaded",
+  label: "Set a label on",
+  unlabel: "Removed a label from",
+  rollout: "Steered the rollout of",
+  upload: "Uploaded",
+  "accept-state-loss": "Accepted the loss of state for",
 };
 
 /** Every event that the history may have, in the order in which a list of them is read. */
@@ -53,7 +54,7 @@ export const EVENTS = ["transition", ...Object.keys(CALLS)];
 /**
  * @typedef {object} Sentence
  * @property {string} before words before the name
- * @property {string} name the model, and the version where there is one
+ * @property {string} name the model, and the version where there is one; with `isOfModel` only the version, if there is one
  * @property {string} after words after the name
  * @property {string | null} state the state that was entered
  * @property {boolean} isOutcome whether it is more than a step on the way
@@ -62,16 +63,16 @@ export const EVENTS = ["transition", ...Object.keys(CALLS)];
  */
 
 /**
- * Returns an entry as a sentence.
+ * Returns an entry as a sentence; with `isOfModel` for a place that is about its model alone.
  * @param {{model: string, version: string | null, before: string | null, after: string | null, actor: string, event: string}} entry
+ * @param {{isOfModel?: boolean}} [options]
  * @returns {Sentence}
  */
-export function sentenceOf({ model, version, before, after, actor, event }) {
-  const name = version === null ? model : `${model} ${version}`;
+export function sentenceOf({ model, version, before, after, actor, event }, { isOfModel = false } = {}) {
+  const name = version === null ? model : isOfModel ? version : `${model} ${version}`;
   const by = actor === "system" ? null : actor;
   if (event !== "transition") {
-    const [words] = CALLS[event] ?? [`${event}:`];
-    return { before: words, name, after: "", state: null, isOutcome: true, spent: null, actor: by };
+    return { before: CALLS[event] ?? `${event}:`, name, after: "", state: null, isOutcome: true, spent: null, actor: by };
   }
   const isReturn = (after === "DISCOVERED" && before !== null) || (after === "READY" && before !== "WARMING");
   const words = (isReturn ? AGAIN[after] : undefined) ?? TRANSITIONS[after] ?? `is ${String(after).toLowerCase()} now`;

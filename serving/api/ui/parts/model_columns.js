@@ -1,7 +1,7 @@
 // The columns of the table of models: what each cell shows, and by what it sorts.
 
 import { h, setAttributes, setChildren, setText } from "../dom.js";
-import { formatCount, formatPercent, formatRate, formatSeconds, NOTHING } from "../format.js";
+import { formatCount, formatP99, formatPercent, formatRate, NOTHING } from "../format.js";
 import { hashOf } from "../router.js";
 import { stateMark, toneMark, toneShape } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
@@ -66,7 +66,7 @@ function describeRequests({ rates }) {
 }
 
 function describeP99({ rates }) {
-  return rates.p99Seconds === Infinity ? "> 30 s" : formatSeconds(rates.p99Seconds);
+  return formatP99(rates);
 }
 
 function updateName(cell, { entry }) {

@@ -1,7 +1,7 @@
 // What a model is now, in one look: the version that answers, what an operator should know, and the rates.
 
 import { h, setText } from "../dom.js";
-import { formatRate, formatSeconds } from "../format.js";
+import { formatP99, formatRate } from "../format.js";
 import { banner } from "./banner.js";
 import { createSection } from "./section.js";
 import { toneMark } from "./state_mark.js";
@@ -9,7 +9,7 @@ import { timestamp } from "./timestamp.js";
 
 const RATES = [
   ["requests", "Requests/s", (rates) => formatRate(rates.requestsPerSecond)],
-  ["p99", "p99", (rates) => formatSeconds(rates.p99Seconds)],
+  ["p99", "p99", formatP99],
   ["failed", "Failed/s", (rates) => formatRate(rates.failedPerSecond)],
   ["refused", "Refused/s", (rates) => formatRate(rates.refusedPerSecond)],
 ];

@@ -6,7 +6,11 @@ import { createCurve, formatValue } from "./evidence_curve.js";
 import { toneMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
 
-const PHASES = { shadow: "Shadow", canary: "Canary", bake: "Bake" };
+const PHASES = {
+  shadow: "Shadow",
+  canary: "Canary",
+  bake: "Bake",
+};
 const ABOUT = {
   shadow: "answers copies of requests; nobody sees its answers",
   canary: "answers a share of the requests",

@@ -1,30 +1,21 @@
 // What happened to a model, newest first: who did it, why, and how long it took. The steps of one evaluation are one entry.
 
-import { h } from "../dom.js";
+import { h, setText } from "../dom.js";
 import { formatCount, formatSeconds, zoneName } from "../format.js";
-import { currentZone } from "../time_zone.js";
+import { currentZone, onZoneChange } from "../time_zone.js";
+import { sentenceOf } from "./history_sentence.js";
 import { createSection } from "./section.js";
 import { describeState, stateMark } from "./state_mark.js";
 import { timestamp } from "./timestamp.js";
 
 const WORK = new Set(["STAGING", "LOADING", "VALIDATING", "WARMING"]);
 const ON_THE_WAY = new Set([...WORK, "READY"]);
-const DONE = {
-  pin: (version) => `Pinned to ${version}`,
-  unpin: (version) => `Unpinned from ${version}`,
-  rollback: (version) => `Rolled back from ${version}`,
-  release: (version) => `Released ${version}`,
-  unload: () => "Unloaded",
-  load: () => "Loaded",
-  label: (version) => `Label for ${version}`,
-  unlabel: (version) => `Label removed from ${version}`,
-  upload: (version) => `Upload of ${version ?? "a version"}`,
-  "accept-state-loss": () => "Loss of state accepted",
-  rollout: (version) => `Rollout of ${version ?? "new versions"}`,
-};
 const PAGE = 50;
 
-/** Return `{element, load, add, dispose}` for the timeline of a model. `api` reads older entries. */
+/**
+ * Return `{element, load, reload, add, dispose}` for the timeline of a model. `api` reads older entries; `reload` forgets
+ * those that are shown, because their numbers may have begun again.
+ */
 export function createTimeline(name, api) {
   const list = h("ol", { class: "timeline" });
   const empty = h("p", { class: "muted", hidden: true }, "Nothing has happened yet.");
@@ -35,8 +26,11 @@ export function createTimeline(name, api) {
   const entries = new Map();
   let before = null;
 
+  const showZone = () => setText(zone, `Times are in ${zoneName(currentZone())}.`);
+  const endZone = onZoneChange(showZone);
+  showZone();
+
   function show() {
-    zone.textContent = `Times are in ${zoneName(currentZone())}.`;
     const groups = groupEntries([...entries.values()]);
     showGroups(groups);
     empty.hidden = groups.length > 0;
@@ -74,6 +68,12 @@ export function createTimeline(name, api) {
   return {
     element: h("div", { class: "timeline-box" }, zone, failure, list, empty, more),
     load,
+    reload: () => {
+      entries.clear();
+      before = null;
+      return load();
+    },
+    dispose: endZone,
     add: (entry) => {
       if (entries.has(entry.id)) return;
       entries.set(entry.id, entry);
@@ -108,7 +108,7 @@ function createEntry(group) {
       { class: "event-title" },
       isTransition
         ? [h("strong", null, last.version), " ", stateMark(last.after)]
-        : h("strong", null, (DONE[last.event] ?? (() => last.event))(last.version)),
+        : h("strong", null, describeCall(last)),
     ),
     last.reason === null ? null : h("p", { class: "event-reason" }, last.reason),
     h(
@@ -120,6 +120,11 @@ function createEntry(group) {
     ),
     group.length > 1 ? createSteps(group) : null,
   );
+}
+
+function describeCall(entry) {
+  const { before, name } = sentenceOf(entry, { isOfModel: true });
+  return `${before} ${name}`;
 }
 
 /** How long an evaluation took; for other transitions, how long the state before lasted. */

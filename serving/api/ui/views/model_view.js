@@ -83,9 +83,10 @@ export function show(container, context, { name, query }) {
       parts.updateRates(live);
       if (rollout?.running) rolloutPoll.ask();
     }),
-    live.subscribe(["start", "gap"], () => {
+    live.subscribe(["start", "gap"], (kind) => {
       modelPoll.ask();
-      parts.timeline.load();
+      if (kind === "gap") parts.timeline.reload();
+      else parts.timeline.load();
     }),
     session.subscribe(update),
     modelPoll.stop,
@@ -165,7 +166,10 @@ function createParts(name, context, onDone) {
       problem.hidden = found === null;
       if (found !== null) problem.textContent = found.status === 404 ? `There is no model ${name} now.` : found.detail || found.message;
     },
-    dispose: upload.dispose,
+    dispose: () => {
+      upload.dispose();
+      timeline.dispose();
+    },
   };
 }
 

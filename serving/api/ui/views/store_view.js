@@ -21,15 +21,6 @@ const LAYERS = {
 };
 const OPTIONAL_LAYERS = new Set(["network_namespace"]);
 
-/** What to do about a problem of the store, by words of its text. */
-const HINTS = [
-  [/serves nothing/, "Move it out of the store, or give it a name and an ending that a model file has."],
-  [/left out/, "Raise store.max_models in settings.toml, or remove models."],
-  [/permission|not allowed|cannot be read/i, "Let the server’s user read it."],
-  [/artefacts/, "Leave exactly one model file in the version’s directory."],
-  [/manifest/, "Publish the version again with ‘serving publish’, which writes the manifest."],
-];
-
 /** @type {import("../main.js").Show} */
 export function show(container, { live }) {
   const body = h("div", { class: "cards" });
@@ -103,8 +94,7 @@ function pair(term, value) {
 }
 
 function describeProblem(problem) {
-  const hint = HINTS.find(([words]) => words.test(problem))?.[1];
-  return h("li", null, toneShape("warn"), h("div", null, h("p", null, problem), hint && h("p", { class: "problem-hint" }, hint)));
+  return h("li", null, toneShape("warn"), h("p", null, problem));
 }
 
 function describeQuarantine({ model, version, path }) {
