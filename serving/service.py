@@ -25,7 +25,7 @@ from serving.domain.upload import UploadControl
 from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
-from serving.lifecycle.candidate import CandidateRunner
+from serving.lifecycle.candidate_runner import CandidateRunner
 from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.exclusion import Exclusion

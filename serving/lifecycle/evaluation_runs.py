@@ -21,13 +21,13 @@ from serving.lifecycle.candidate import (
     CandidatePassed,
     CandidateReady,
     CandidateRefused,
-    CandidateRunner,
     CandidateStaged,
     CandidateStopped,
     CandidateUnfinished,
     CopyDamaged,
     Outcome,
 )
+from serving.lifecycle.candidate_runner import CandidateRunner, Trial
 from serving.lifecycle.candidate_traces import CandidateTraces
 from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_request import Comparison
@@ -117,11 +117,10 @@ class EvaluationRuns:
             self.traces.add_gate(record, result)
             self._post(CandidateProgressed(model, record, result))
 
-        self._start(
-            model,
-            record,
-            lambda candidate: self._runner.evaluate(candidate, artifact, comparison, source, on_state, on_gate),
-        )
+        def evaluate(candidate: Candidate) -> Outcome:
+            return self._runner.evaluate(Trial(candidate, artifact, comparison, source, on_gate, on_state))
+
+        self._start(model, record, evaluate)
 
     def cancel(self, model: ModelRecord, reason: str) -> None:
         """Stop the candidate under way; its end is reported like any other."""

@@ -33,7 +33,8 @@ from serving.domain.report import GateName
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
-from serving.lifecycle.candidate import CandidateRunner, CandidateStaged
+from serving.lifecycle.candidate import CandidateStaged
+from serving.lifecycle.candidate_runner import CandidateRunner
 from serving.lifecycle.candidate_traces import CandidateTraces
 from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_request import Comparison

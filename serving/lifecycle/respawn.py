@@ -11,7 +11,8 @@ import structlog
 from serving.domain.plan import Hosted, HostGone, ReplaceHost, ReportOutage
 from serving.domain.report import CandidateReport
 from serving.domain.version import VersionId
-from serving.lifecycle.candidate import CandidateRunner, CopyLost
+from serving.lifecycle.candidate import CopyLost
+from serving.lifecycle.candidate_runner import CandidateRunner
 from serving.lifecycle.inbox import HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.plane_port import PlanePort

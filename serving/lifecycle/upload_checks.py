@@ -36,12 +36,12 @@ from serving.lifecycle.candidate import (
     CandidateFailed,
     CandidatePassed,
     CandidateRefused,
-    CandidateRunner,
     CandidateStaged,
     CandidateUnfinished,
     CopyDamaged,
     Outcome,
 )
+from serving.lifecycle.candidate_runner import CandidateRunner, Trial
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.inbox import ComparisonWanted
@@ -119,10 +119,10 @@ class UploadChecks:
     def _evaluate(self, artifact: Artifact, candidate: Candidate, on_gate: Callable[[GateResult], None]) -> Evaluation:
         """Run the gates; when a host dies without a verdict over the file, another one is tried."""
         source = f"{candidate.model}/{candidate.version}"
-        comparison = self._compare(candidate)
-        outcome = self._runner.check(candidate, artifact, comparison, source, on_gate)
+        trial = Trial(candidate, artifact, self._compare(candidate), source, on_gate)
+        outcome = self._runner.check(trial)
         if isinstance(outcome, CandidateFailed) and outcome.is_host_death:
-            outcome = self._runner.check(candidate, artifact, comparison, source, on_gate)
+            outcome = self._runner.check(trial)
         if isinstance(outcome, CandidatePassed):
             return outcome.evaluation
         raise _explain(outcome, source)

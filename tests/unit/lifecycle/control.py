@@ -18,6 +18,7 @@ from serving.domain.state import State
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import Candidate, CandidateReady, CandidateRefused, CandidateStaged, Outcome
+from serving.lifecycle.candidate_runner import Trial
 from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -66,8 +67,8 @@ class Runner:
     def stage(self, candidate: Candidate, *_: Any) -> str:
         return f"stage {candidate.version}"
 
-    def evaluate(self, candidate: Candidate, *_: Any) -> str:
-        return f"evaluate {candidate.version}"
+    def evaluate(self, trial: Trial) -> str:
+        return f"evaluate {trial.candidate.version}"
 
     def respawn(self, command: ReplaceHost, *_: Any) -> str:
         return f"respawn {command.key.version} as {command.host}"

@@ -210,9 +210,7 @@ def test_what_answered_before_a_restart_is_compared_with_nothing(
     after = restarted(control, tmp_path)
     after.pass_gates("2")
     compared: list[Comparison] = []
-    monkeypatch.setattr(
-        after.runner, "evaluate", lambda _candidate, _artifact, with_what, *_: compared.append(with_what)
-    )
+    monkeypatch.setattr(after.runner, "evaluate", lambda trial: compared.append(trial.comparison))
     assert after.work == [None]
     assert compared == [Comparison(answered_digest=identity("3").digest)]
     after.history.close()

@@ -15,8 +15,9 @@ from serving.domain.report import CandidateReport, Evaluation
 from serving.domain.version import VersionId
 from serving.hosting import environment_hosts
 from serving.hosting.environment_hosts import EnvironmentHosts
-from serving.lifecycle import candidate as candidate_module
-from serving.lifecycle.candidate import Candidate, CandidateFailed, CandidateReady, CandidateRunner, Outcome
+from serving.lifecycle import candidate_runner
+from serving.lifecycle.candidate import Candidate, CandidateFailed, CandidateReady, Outcome
+from serving.lifecycle.candidate_runner import CandidateRunner, Trial
 from serving.lifecycle.evaluation_request import Comparison
 from serving.settings import ReplaySettings, Settings
 from serving.wire.evaluation import EvaluationRequest
@@ -36,6 +37,10 @@ class Host:
         self.is_closed = True
 
 
+def make_trial() -> Trial:
+    return Trial(Candidate("m", "1"), artifact("1"), Comparison(), "m/1", lambda _: None)
+
+
 def evaluate(host: Host, found: CandidateReport | Exception, monkeypatch: pytest.MonkeyPatch, **cache: Any) -> Outcome:
     """Evaluate version 1 in a host that ends with a report, or with a defect on the server's side."""
 
@@ -51,7 +56,7 @@ def evaluate(host: Host, found: CandidateReport | Exception, monkeypatch: pytest
     kept: Any = SimpleNamespace(**{"find": lambda *_: None, "keep": lambda _, evaluation: evaluation, **cache})
     verified: Any = SimpleNamespace(verify=lambda *_: None)
     runner = CandidateRunner(hosts, verified, kept, Settings(), FakePlane())
-    return runner.evaluate(Candidate("m", "1"), artifact("1"), Comparison(), "m/1", lambda _: None, lambda _: None)
+    return runner.evaluate(make_trial())
 
 
 def test_the_host_of_a_version_that_is_loaded_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +105,7 @@ class FullWorkers:
         self.plane = FakePlane()
         self.plane.lack = "it takes 5 MB"
         monkeypatch.setattr(environment_hosts, "evaluate_candidate", self._answer)
-        monkeypatch.setattr(candidate_module, "GraphCheck", NoCheck)
+        monkeypatch.setattr(candidate_runner, "GraphCheck", NoCheck)
         zygote: Any = SimpleNamespace(spawn=lambda *_: Host())
         hosts = EnvironmentHosts({}, Path("scratch"))
         hosts.own = zygote
@@ -112,8 +117,7 @@ class FullWorkers:
 
     def evaluate(self) -> Outcome:
         """Evaluate version 1."""
-        nothing: Any = lambda _: None  # noqa: E731
-        return self._runner.evaluate(Candidate("m", "1"), artifact("1"), Comparison(), "m/1", nothing, nothing)
+        return self._runner.evaluate(make_trial())
 
     def _answer(self, host: Any, request: EvaluationRequest, *_: Any, **__: Any) -> Evaluation:
         self.requests.append(request)
@@ -199,10 +203,9 @@ def evaluate_against(
     hosts.own = zygote
     cache: Any = SimpleNamespace(find=lambda *_: None, keep=lambda _, evaluation: evaluation)
     settings = Settings().model_copy(update={"replay": ReplaySettings(**replay)})
-    nothing: Any = lambda _: None  # noqa: E731
     verified: Any = SimpleNamespace(verify=lambda *_: None)
     runner = CandidateRunner(hosts, verified, cache, settings, plane)
-    runner.evaluate(Candidate("m", "2"), artifact("2"), Comparison(replayed=replayed), "m/2", nothing, nothing)
+    runner.evaluate(Trial(Candidate("m", "2"), artifact("2"), Comparison(replayed=replayed), "m/2", lambda _: None))
     return requests[0].recent_rows, plane.sampled
 
 
