@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import joblib
 import pytest
 
+from serving import __version__
 from tests.browser.browsing import Browser, Page, PageWatch, expect
 from tests.e2e.harness import Server, linear, serving
 
@@ -48,3 +51,55 @@ def test_lost_decisions_are_said_with_the_command_that_accepts_it(page: Page, se
     page.get_by_label("Views").get_by_role("link", name="Models").click()
     expect(page.locator(".model-link")).to_have_text(["first"])
     expect(banner).to_have_count(0)
+
+
+# --- a view whose module does not arrive ------------------------------------------------------------------------------
+
+HISTORY = "**/views/history_view.js"
+
+
+def open_history_without_its_module(page: Page, watch: PageWatch) -> None:
+    watch.allow_lost_connections()
+    page.route(HISTORY, lambda route: route.abort())
+    page.get_by_label("Views").get_by_role("link", name="History").click()
+    expect(page.locator("h1")).to_have_text("The view could not be shown")
+    page.unroute(HISTORY)
+
+
+def test_a_view_that_did_not_arrive_can_be_tried_again(page: Page, watch: PageWatch) -> None:
+    open_history_without_its_module(page, watch)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("h1")).to_have_text("History")
+
+
+def test_a_view_that_did_not_arrive_is_shown_when_the_server_is_back(
+    page: Page, server: Server, watch: PageWatch
+) -> None:
+    expect(page.locator("#connection")).to_have_text("Live")
+    open_history_without_its_module(page, watch)
+    server.stop()
+    expect(page.locator("#connection")).to_have_text("Reconnecting")
+    server.start(port=urlsplit(server.url).port or 0)
+    expect(page.locator("h1")).to_have_text("History")
+
+
+def test_a_server_of_another_version_asks_for_the_page_to_be_loaded_again(
+    page: Page, server: Server, watch: PageWatch
+) -> None:
+    watch.allow_lost_connections()
+    expect(page.locator(".foot")).to_contain_text(__version__)
+    notice = page.get_by_label("The server has version 999.1 now")
+    expect(notice).to_have_count(0)
+    start = {"server_version": "999.1", "models": [], "page": None}
+    page.route("**/events*", lambda route: route.fulfill(content_type="text/event-stream", body=event("start", start)))
+    server.stop()
+    server.start(port=urlsplit(server.url).port or 0)
+    expect(notice).to_contain_text(f"This page is that of version {__version__}.")
+    page.unroute("**/events*")
+    notice.get_by_role("button", name="Load again").click()
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(notice).to_have_count(0)
+
+
+def event(kind: str, content: dict[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(content)}\n\n"

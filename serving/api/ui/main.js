@@ -51,6 +51,9 @@ const context = { live, api, session, navigate, announce };
 let dispose = () => {};
 let shown = 0;
 let isFirst = true;
+let isViewMissing = false; // its module could not be fetched
+let isLost = false; // the connection
+let pageVersion = null; // of the server that this page came from
 let bar;
 
 begin();
@@ -60,11 +63,8 @@ function begin() {
   bar = fillTopBar(context);
   keepTimestamps();
   session.subscribe(followSession);
-  live.subscribe(["start"], showFoot);
-  live.subscribe(["connection"], (_, mode) => {
-    if (mode === "reconnecting") session.refresh().catch(() => {});
-    showNotices();
-  });
+  live.subscribe(["start"], followVersion);
+  live.subscribe(["connection"], followConnection);
   api.onUnauthorized(() => session.refresh().catch(() => {}));
   document.querySelector(".skip-link").addEventListener("click", (event) => {
     event.preventDefault();
@@ -82,6 +82,23 @@ async function connect() {
     return;
   }
   watchPlaces(showPlace);
+}
+
+function followConnection(_, mode) {
+  if (mode === "reconnecting") {
+    isLost = true;
+    session.refresh().catch(() => {});
+  } else if (mode === "stream" || mode === "polling") {
+    if (isLost && isViewMissing) location.reload(); // browsers may remember that a module could not be fetched
+    isLost = false;
+  }
+  showNotices();
+}
+
+function followVersion(_, { server_version: version }) {
+  pageVersion ??= version;
+  showFoot(version);
+  showNotices();
 }
 
 function followSession() {
@@ -116,12 +133,15 @@ async function showPlace({ view, name, query }) {
     const module = await load();
     if (turn === shown) show((container) => module.show(container, context, { name, query }));
   } catch (problem) {
-    if (turn === shown) showFailure(problem, () => showPlace({ view, name, query }));
+    if (turn !== shown) return;
+    showFailure(problem, () => location.reload());
+    isViewMissing = true;
   }
 }
 
 function show(fill) {
   dispose();
+  isViewMissing = false;
   delete main.dataset.closed;
   const container = h("div", { class: "view" });
   main.replaceChildren(container);
@@ -183,11 +203,16 @@ function showNotices() {
     const text = h("span", null, "The page tries again by itself. What is shown was true ", timestamp(live.heardAt.toISOString(), "ago"), ".");
     parts.push(banner({ tone: "bad", title: "Reconnecting to the server", text }));
   }
+  if (pageVersion !== live.serverVersion) {
+    const action = h("button", { type: "button", class: "button primary", onclick: () => location.reload() }, "Load again");
+    const text = `This page is that of version ${pageVersion}. Load it again to see everything as it is now.`;
+    parts.push(banner({ tone: "warn", title: `The server has version ${live.serverVersion} now`, text, action }));
+  }
   setChildren(notices, ...parts);
 }
 
 /** Says which version of the server this is, and where its interface is documented. */
-async function showFoot(_, { server_version: version }) {
+async function showFoot(version) {
   const foot = document.getElementById("foot");
   if (foot.dataset.version === version) return;
   foot.dataset.version = version;
