@@ -30,6 +30,7 @@ from serving.domain.rollout import RolloutSummary
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
+from tests.commands import CommandSource
 from tests.e2e import launch
 from tests.e2e.harness import until
 from tests.fakes import make_rollout_status
@@ -37,7 +38,6 @@ from tests.fakes import make_rollout_status
 ROOT = Path(__file__).parents[2]
 WRITTEN_BY_1_3 = ROOT / "tests" / "unit" / "host" / "written_elsewhere" / "sklearn_1.3.2.joblib"
 PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
-STARTING_HOSTS = ("check", "publish")
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,56 @@ class Done:
     err: str
 
 
-@pytest.fixture
-def environment() -> dict[str, str]:
+def make_environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("SERVING_", "COVERAGE_"))}
     return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", "NO_PROXY": ""}
 
 
 @pytest.fixture
-def serving(tmp_path: Path, environment: dict[str, str]) -> Any:
+def environment() -> dict[str, str]:
+    return make_environment()
+
+
+def finish(done: subprocess.CompletedProcess[str]) -> Done:
+    assert "Traceback" not in done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[CommandSource]:
+    with CommandSource(make_environment()) as source:
+        yield source
+
+
+@pytest.fixture
+def serving(tmp_path: Path, environment: dict[str, str], source: CommandSource) -> Any:
+    """Runs a command that starts no host, in a process that has imported the program already."""
+
+    def run(*arguments: object, **variables: str) -> Done:
+        return finish(source.run([*map(str, arguments)], cwd=tmp_path, env={**environment, **variables}))
+
+    return run
+
+
+@pytest.fixture
+def serving_from_scratch(tmp_path: Path, environment: dict[str, str]) -> Any:
+    """Runs a command as a shell does: what Python itself reads at its start counts."""
+
     def run(*arguments: object, **variables: str) -> Done:
         command, own = [*PYTHON, *map(str, arguments)], {**environment, **variables}
-        if arguments[0] in STARTING_HOSTS:
-            done = launch.run(command, cwd=tmp_path, env=own)
-        else:
-            done = subprocess.run(
-                command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
-            )
-        assert "Traceback" not in done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        return finish(
+            subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False)
+        )
+
+    return run
+
+
+@pytest.fixture
+def serving_with_hosts(tmp_path: Path, environment: dict[str, str]) -> Any:
+    """Runs a command that starts hosts, whose imports are done already."""
+
+    def run(*arguments: object, **variables: str) -> Done:
+        return finish(launch.run([*PYTHON, *map(str, arguments)], cwd=tmp_path, env={**environment, **variables}))
 
     return run
 
@@ -154,8 +186,8 @@ SECRET = {"SERVING_SECURITY__ADMIN_TOKEN": "s3cret"}
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
-def test_version(serving: Any) -> None:
-    assert serving("--version") == Done(0, f"serving {__version__}\n", "")
+def test_version(serving_from_scratch: Any) -> None:
+    assert serving_from_scratch("--version") == Done(0, f"serving {__version__}\n", "")
 
 
 def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) -> None:
@@ -302,12 +334,14 @@ def test_status_of_what_is_in_order_is_a_line_and_a_table(serving: Any, server: 
     assert all("Authorization" not in headers for _, _, headers, _ in server.requests)
 
 
-def test_names_that_a_terminal_lacks_letters_for_do_not_end_a_table(serving: Any, server: FakeServer) -> None:
+def test_names_that_a_terminal_lacks_letters_for_do_not_end_a_table(
+    serving_from_scratch: Any, server: FakeServer
+) -> None:
     server.answers["GET", "/models/active"] = 200, {"models": [{**IRIS, "name": "übung"}]}
-    done = serving("status", "--url", server.url, PYTHONIOENCODING="ascii")
+    done = serving_from_scratch("status", "--url", server.url, PYTHONIOENCODING="ascii")
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[2].startswith("?bung")
-    assert serving("status", "--url", server.url, LC_ALL="C").status == 0
+    assert serving_from_scratch("status", "--url", server.url, LC_ALL="C").status == 0
 
 
 WORKERS = [
@@ -685,8 +719,10 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "trained.joblib"
 
 
-def test_publish_says_where_it_went_and_how_to_see_it(serving: Any, file: Path, tmp_path: Path) -> None:
-    done = serving("publish", file, "--model", "m", "--metric", "accuracy=0.9", "--metric", "by=me", "--store", "s")
+def test_publish_says_where_it_went_and_how_to_see_it(serving_with_hosts: Any, file: Path, tmp_path: Path) -> None:
+    done = serving_with_hosts(
+        "publish", file, "--model", "m", "--metric", "accuracy=0.9", "--metric", "by=me", "--store", "s"
+    )
     assert (done.status, done.err) == (0, "")
     first, second = done.out.splitlines()
     assert first == "published m/1: s/m/1"
@@ -695,9 +731,9 @@ def test_publish_says_where_it_went_and_how_to_see_it(serving: Any, file: Path, 
     assert manifest["metrics"] == {"accuracy": 0.9, "by": "me"}
 
 
-def test_publish_shows_the_gates_when_one_refuses(serving: Any, file: Path, tmp_path: Path) -> None:
+def test_publish_shows_the_gates_when_one_refuses(serving_with_hosts: Any, file: Path, tmp_path: Path) -> None:
     (tmp_path / "golden.json").write_text('{"instances": [[0.0]], "expected": {"predict": [1]}}')
-    done = serving("publish", file, "--model", "m", "--golden", "golden.json", "--store", "s")
+    done = serving_with_hosts("publish", file, "--model", "m", "--golden", "golden.json", "--store", "s")
     assert (done.status, done.err) == (1, "")
     head, *rows, last = done.out.splitlines()
     assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
@@ -709,58 +745,59 @@ def test_publish_shows_the_gates_when_one_refuses(serving: Any, file: Path, tmp_
     assert not (tmp_path / "s").exists()
 
 
-def test_refusals_of_publish_name_the_flag_that_would_change_them(serving: Any, file: Path, tmp_path: Path) -> None:
+def test_refusals_of_publish_name_the_flag_that_would_change_them(
+    serving: Any, serving_with_hosts: Any, file: Path, tmp_path: Path
+) -> None:
     publish_estimator(LogisticRegression().fit(np.eye(2), [0, 1]), "m", store=tmp_path / "s", check=False)
     taken = serving("publish", file, "--model", "m", "--version", "1", "--store", "s")
     assert (taken.status, taken.out) == (1, "")
     assert taken.err.endswith("or none to get the next number (--version V)\n")
-    other = serving("publish", file, "--model", "m", "--store", "s")
+    other = serving_with_hosts("publish", file, "--model", "m", "--store", "s")
     assert (other.status, other.err) == (1, "")
     last = other.out.splitlines()[-1]
     assert last.startswith("not published: refused by contract: not compatible with the active version 1: takes 1 feat")
     assert last.endswith("; --breaking does that")
 
 
-def test_check_is_a_table_and_a_verdict(serving: Any, file: Path) -> None:
-    done = serving("check", file)
+def test_check_is_a_table_what_the_file_needs_where_it_runs_and_a_verdict(serving_with_hosts: Any, file: Path) -> None:
+    done = serving_with_hosts("check", file)
     assert (done.status, done.err) == (0, "")
-    head, *rows, last = done.out.splitlines()
+    head, *lines, last = done.out.splitlines()
     assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
-    assert [row.split()[0] for row in rows][:3] == ["published", "integrity", "provenance"]
-    assert {row.index("passed") for row in rows if "passed" in row} == {head.index("VERDICT")}
+    assert [row.split()[0] for row in lines][:3] == ["published", "integrity", "provenance"]
+    assert {row.index("passed") for row in lines if "passed" in row} == {head.index("VERDICT")}
     assert last.startswith("passed: served by onnx, ")
-
-
-def test_check_says_what_a_file_needs_and_where_it_runs(serving: Any, file: Path, tmp_path: Path) -> None:
-    lines = serving("check", file).out.splitlines()
     here = sklearn.__version__
     assert any(line.startswith(f"needs: scikit-learn {here}") and line.endswith("(the file says)") for line in lines)
     assert "needs: modules joblib, numpy, sklearn" in lines
     assert f"environment: own: trained with scikit-learn {here}; here: scikit-learn {here}" in lines
-    done = serving("check", WRITTEN_BY_1_3)
+
+
+def test_check_prints_its_report_as_json(serving_with_hosts: Any, file: Path) -> None:
+    report = json.loads(serving_with_hosts("check", file, "--json").out)
+    assert report["ready"] is True
+    assert report["environment"] == "own"
+    assert report["environment_reason"].startswith("trained with scikit-learn ")
+    assert report["needs"]["modules"] == ["joblib", "numpy", "sklearn"]
+
+
+def test_check_says_what_a_file_needs_that_cannot_run_here(serving_with_hosts: Any) -> None:
+    done = serving_with_hosts("check", WRITTEN_BY_1_3)
     lines = done.out.splitlines()
     assert done.status == 1
     assert "needs: scikit-learn 1.3.2, numpy 1.* (the file says)" in lines
     assert "environment: none fits" in lines
     assert lines[-1].startswith("refused by environment: trained with scikit-learn 1.3.2 (the file says); ")
-
-
-def test_check_prints_its_report_as_json(serving: Any, file: Path) -> None:
-    report = json.loads(serving("check", file, "--json").out)
-    assert report["ready"] is True
-    assert report["environment"] == "own"
-    assert report["environment_reason"].startswith("trained with scikit-learn ")
-    assert report["needs"]["modules"] == ["joblib", "numpy", "sklearn"]
-    done = serving("check", WRITTEN_BY_1_3, "--json")
+    done = serving_with_hosts("check", WRITTEN_BY_1_3, "--json")
     report = json.loads(done.out)
     assert (done.status, report["ready"], report["environment"]) == (1, False, None)
     assert report["needs"]["libraries"]["scikit-learn"] == "1.3.2"
     assert report["gates"][-1]["gate"] == "environment"
 
 
-def test_check_of_a_file_that_is_refused_ends_with_1(serving: Any, tmp_path: Path) -> None:
+def test_check_of_a_file_that_is_refused_ends_with_1(serving_with_hosts: Any, tmp_path: Path) -> None:
     (tmp_path / "broken.joblib").write_bytes(b"no model")
-    done = serving("check", "broken.joblib")
+    done = serving_with_hosts("check", "broken.joblib")
     assert (done.status, done.err) == (1, "")
     assert done.out.splitlines()[-1].startswith("refused by ")
 
@@ -783,14 +820,16 @@ def test_a_metric_without_a_value_is_a_usage_error(serving: Any) -> None:
 # --- signed versions --------------------------------------------------------------------------------------------------
 
 
-def test_a_key_signs_what_the_settings_line_it_prints_trusts(serving: Any, file: Path, tmp_path: Path) -> None:
+def test_a_key_signs_what_the_settings_line_it_prints_trusts(
+    serving: Any, serving_with_hosts: Any, file: Path, tmp_path: Path
+) -> None:
     made = serving("keygen", "key")
     assert (made.status, made.err) == (0, "")
     line = made.out.splitlines()[-1]
     (public,) = re.fullmatch(r'trusted_keys = \["(ed25519:[A-Za-z0-9+/]{43}=)"\]', line).groups()  # type: ignore[union-attr]
     assert (tmp_path / "key.pub").read_text() == f"{public}\n"
     (tmp_path / "settings.toml").write_text(f'[store]\npath = "s"\n[security]\ntrust = "signed"\n{line}\n')
-    published = serving("publish", file, "--model", "m", "--sign", "key")
+    published = serving_with_hosts("publish", file, "--model", "m", "--sign", "key")
     assert (published.status, published.err) == (0, "")
     assert published.out.startswith(f"published m/1: s/m/1, signed by {public[:20]}...\n")
     verified = serving("verify", "s/m/1")

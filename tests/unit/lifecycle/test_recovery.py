@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -37,19 +39,30 @@ def started(directory: Path) -> History:
     return found
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    """A state in which m/2 is in quarantine, m is pinned to 1, which was active and has a label, and n is unloaded;
-    closed in order.
+def make_state(directory: Path) -> Path:
+    """Make a state in which m/2 is in quarantine, m is pinned to 1, which was active and has a label, and n is
+    unloaded; closed in order.
     """
-    made = started(tmp_path)
+    made = started(directory)
     made.served.note_active(GOOD, None, None)
     made.decisions.quarantine_version(BAD)
     made.decisions.pin("m", "1")
     made.decisions.unload("n")
     made.decisions.set_label("m", "best", "1")
     made.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["active.json", DATABASE_NAME, f"{DATABASE_NAME}.copy"]
+    assert sorted(path.name for path in directory.iterdir()) == ["active.json", DATABASE_NAME, f"{DATABASE_NAME}.copy"]
+    return directory
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_state(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def state(whole: Path, tmp_path: Path) -> Path:
+    """A copy of such a state, to do with it what one likes."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -612,45 +625,84 @@ def test_a_copy_does_not_wait_for_ever_for_somebody_else(state: Path, monkeypatc
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
 
 
-Point = Literal["state-copy", "state-replaced", "state-write"]
+@dataclass(frozen=True)
+class Kill:
+    """When a recovery is killed, and from what."""
+
+    has_copy: bool
+    damage: Callable[[Path], None]
+    point: Literal["state-copy", "state-replaced", "state-write"]
+    nth: int
+
+    def __str__(self) -> str:
+        kept = "a copy" if self.has_copy else "no copy"
+        return f"{self.damage.__name__}, {kept}, {self.point} {self.nth}"
+
+
+KILLS = [
+    Kill(has_copy, damage, point, nth)
+    for has_copy in (True, False)
+    for damage in (overwrite, Path.unlink)
+    for point in ("state-copy", "state-replaced", "state-write")
+    for nth in (1, 2)
+]
 SCRIPT = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from serving.failpoints import arm
 from serving.lifecycle.history import History
-left = int(sys.argv[3])
-def strike():
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-arm(sys.argv[2], strike)
-history = History(Path(sys.argv[1]), "basis", 1000)
-history.start()
-history.flush()
-history.decisions.pin("m", "1")
-history.close()
+
+def recover(directory, point, left):
+    def strike():
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    arm(point, strike)
+    history = History(Path(directory), "basis", 1000)
+    history.start()
+    history.flush()
+    history.decisions.pin("m", "1")
+    history.close()
+
+statuses = []
+for each in json.loads(sys.argv[1]):
+    pid = os.fork()
+    if pid == 0:
+        recover(*each)
+        sys.exit()
+    statuses.append(os.waitpid(pid, 0)[1])
+print(json.dumps(statuses), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("nth", [1, 2])
-@pytest.mark.parametrize("point", ["state-copy", "state-replaced", "state-write"])
-@pytest.mark.parametrize("damage", [overwrite, Path.unlink])
-@pytest.mark.parametrize("has_copy", [True, False])
-def test_kill_9_in_the_middle_of_a_recovery_loses_nothing(
-    state: Path, damage: Callable[[Path], None], point: Point, nth: int, has_copy: bool
-) -> None:
-    damage(main(state))
-    if not has_copy:
-        copy(state).unlink()
-    done = subprocess.run([sys.executable, "-c", SCRIPT, state, point, str(nth)], check=False, capture_output=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+@pytest.fixture(scope="module")
+def killed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Kill, Path]:
+    """States whose recovery was killed. A program imports what they need once, and forks a process for each."""
+    states = {}
+    for kill in KILLS:
+        states[kill] = tmp_path_factory.mktemp("killed") / "state"
+        shutil.copytree(whole, states[kill])
+        kill.damage(main(states[kill]))
+        if not kill.has_copy:
+            copy(states[kill]).unlink()
+    asked = json.dumps([(str(state), kill.point, kill.nth) for kill, state in states.items()])
+    done = subprocess.run([sys.executable, "-c", SCRIPT, asked], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    statuses = json.loads(done.stderr.splitlines()[-1])
+    assert {os.waitstatus_to_exitcode(status) for status in statuses} == {0, -signal.SIGKILL}, done.stderr
+    return states
+
+
+@pytest.mark.parametrize("kill", KILLS, ids=str)
+def test_kill_9_in_the_middle_of_a_recovery_loses_nothing(kill: Kill, killed: dict[Kill, Path]) -> None:
+    state = killed[kill]
+    is_first = not kill.has_copy and kill.damage is Path.unlink
     for _ in range(2):
         found = started(state)
-        is_first = not has_copy and damage is Path.unlink
         assert (
             (has_every_decision(found) and found.decisions.held is None)
-            if has_copy
+            if kill.has_copy
             else (found.decisions.held is not None) or is_first
         )
         assert found.served.active == {"m": ("1", "sha256:good")} or is_first

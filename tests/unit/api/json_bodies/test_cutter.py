@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.api import predict_body
@@ -28,6 +28,7 @@ from tests.fakes import MIXED, FakeEngine, echo, make_app, make_reference, make_
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 MANY = 20_000
+EXAMPLES = [100, pytest.param(5000, marks=pytest.mark.soak)]
 
 
 @pytest.fixture
@@ -84,11 +85,13 @@ bodies = st.fixed_dictionaries(
 
 
 @pytest.mark.usefixtures("_tiny", "_both_ways")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=300)
-@given(bodies, st.booleans(), st.sampled_from([None, 1]), st.data())
-def test_a_body_in_pieces_is_the_body_as_a_whole(
-    body: Any, is_ascii: bool, indent: int | None, data: st.DataObject
-) -> None:
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_a_body_in_pieces_is_the_body_as_a_whole(examples: int) -> None:
+    check = given(bodies, st.booleans(), st.sampled_from([None, 1]), st.data())(compare_native)
+    settings(max_examples=examples)(check)()
+
+
+def compare_native(body: Any, is_ascii: bool, indent: int | None, data: st.DataObject) -> None:
     raw = json.dumps(body, ensure_ascii=is_ascii, indent=indent).encode()
     assert repr(outcome(parse_large, raw)) == repr(outcome(parse, raw))
     # ... also when it is broken somewhere
@@ -347,11 +350,13 @@ def test_columns_are_counted_exactly_whatever_they_hold(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("_tiny", "_both_ways")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=400)
-@given(foreign, readers, signatures, st.data())
-def test_bodies_of_other_protocols_in_pieces_are_those_as_a_whole(
-    body: Any, reader: Any, signature: Signature, data: st.DataObject
-) -> None:
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_bodies_of_other_protocols_in_pieces_are_those_as_a_whole(examples: int) -> None:
+    check = given(foreign, readers, signatures, st.data())(compare_foreign)
+    settings(max_examples=examples)(check)()
+
+
+def compare_foreign(body: Any, reader: Any, signature: Signature, data: st.DataObject) -> None:
     raw = json.dumps(body, indent=data.draw(st.sampled_from([None, 1]))).encode()
     if data.draw(st.booleans()):
         at = data.draw(st.integers(0, len(raw) - 1))

@@ -50,7 +50,7 @@ SIGNATURES = [
     for dtype in (Dtype.NUMBER, Dtype.STRING, Dtype.BOOL)
     for nullable in (False, True)
 ]
-BODIES = 250  # for each seed
+BODIES = [80, pytest.param(5000, marks=pytest.mark.soak)]
 
 
 class Writer:
@@ -180,7 +180,8 @@ def _cut_everywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("_cut_everywhere")
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_large_body_is_answered_or_refused_like_the_same_one_small(protocol: str) -> None:
+@pytest.mark.parametrize("bodies", BODIES)
+def test_a_large_body_is_answered_or_refused_like_the_same_one_small(protocol: str, bodies: int) -> None:
     write, read = PROTOCOLS[protocol]
     writer = Writer(len(protocol))
     kinds: Counter[bool] = Counter()
@@ -194,10 +195,10 @@ def test_a_large_body_is_answered_or_refused_like_the_same_one_small(protocol: s
             except RequestRefused:
                 return None
 
-    for _ in range(BODIES):
+    for _ in range(bodies):
         signature, raw = writer.random.choice(SIGNATURES), writer.write(write)
         small = outcome(signature, raw, len(raw))
         assert outcome(signature, raw, -1) == small, raw
         kinds[small is None] += 1
-    assert min(kinds.values()) > BODIES / 20, "most are neither answered nor refused"
+    assert min(kinds.values()) > bodies / 20, "most are neither answered nor refused"
     assert len(kinds) == 2
