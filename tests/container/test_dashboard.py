@@ -34,6 +34,7 @@ RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = [one for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
 SECONDS = 60.0
+PAUSE_SECONDS = 0.2  # between rounds of requests: some for every scrape, and the machine is free for what is seen
 NEVER = "3600"
 
 
@@ -76,10 +77,10 @@ class Callers:
     def _ask(self) -> None:
         right, wrong, deadly = [[0.0, 0.0]], [[0.0]], [[13.0, 0.0]]
         rounds = 0
-        while not self._is_stopping.wait(0.02):
+        while not self._is_stopping.wait(PAUSE_SECONDS):
             asked = [("swapped", right), ("canary", right), ("shadow", right), ("ended", right)] * 3
             asked += [("swapped", wrong), ("missing", right)]
-            if rounds % 20 == 0:
+            if rounds % 4 == 0:
                 asked.append(("dies", deadly))
             rounds += 1
             # a connection for each round, so that both workers are asked; one of them is killed

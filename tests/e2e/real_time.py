@@ -17,6 +17,7 @@ from tests.e2e.harness import until
 SECONDS = 40.0
 HUNG = -1
 PAUSE_SECONDS = 0.002  # without it clients would take the whole machine, and new versions would come late
+WHILE_WAITING = 0.03  # for clients that go on while processes end and start, which takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,13 @@ class Clients:
     """Clients that ask one model again and again, each over a connection of its own, from one thread.
 
     A client whose connection fails notes a status of 0, and connects again, to what `url` is then; one that waits for
-    longer than SECONDS notes HUNG.
+    longer than SECONDS notes HUNG. After each answer a client pauses: the shorter, the more of a machine they all take.
     """
 
     url: str
     model: str
     count: int = 12
+    pause_seconds: float = PAUSE_SECONDS
     seen: list[Seen] = field(default_factory=list)
 
     def __enter__(self) -> Clients:
@@ -106,7 +108,7 @@ class Clients:
             if has_ended and streams is not None:
                 await _close(streams[1])
                 streams = None
-            await asyncio.sleep(PAUSE_SECONDS if status == 200 else 0.03)
+            await asyncio.sleep(self.pause_seconds if status == 200 else 0.03)
         if streams is not None:
             await _close(streams[1])
 

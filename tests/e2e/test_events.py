@@ -20,7 +20,8 @@ from tests.e2e.test_shared_control import Application, running
 
 CLIENTS = 3
 KILLS = 2
-OLD_ENTRIES = 15_000  # more bytes than a connection holds that its client does not read
+OLD_ENTRIES = 3_000  # with REASON more bytes than a connection holds that its client does not read
+REASON = "because " * 500
 APPLICATION = """
 from fastapi import FastAPI
 import serving
@@ -133,7 +134,9 @@ def test_a_client_that_reads_nothing_is_closed_while_another_goes_on(tmp_path: P
     history = History(tmp_path / "server-state", "basis", 10 * OLD_ENTRIES)
     history.start()
     for number in range(OLD_ENTRIES):
-        entry = HistoryEntry(at=datetime.now(UTC), version="1", actor="somebody", event="pin", reason=str(number) * 80)
+        entry = HistoryEntry(
+            at=datetime.now(UTC), version="1", actor="somebody", event="pin", reason=f"{REASON}{number}"
+        )
         history.events.note(entry, "m")
     history.flush()
     begin = (history.events.newest or "").partition("-")[0] + "-0"

@@ -18,7 +18,7 @@ from serving.api.sessions import LIFE_SECONDS, Sessions
 from serving.settings import SecuritySettings
 from tests.e2e.harness import NO_TLS, TOKEN, Server, connect, linear, serving, until, write_version
 from tests.e2e.test_edge import rest_of
-from tests.e2e.test_shared_control import Application, running
+from tests.e2e.test_shared_control import TwoProcesses, running
 
 READS, PREDICTS = "reads-and-nothing-else", "predicts-and-nothing-else"
 TOKENS = {"SERVING_SECURITY__READ_TOKEN": READS, "SERVING_SECURITY__PREDICT_TOKEN": PREDICTS}
@@ -63,6 +63,13 @@ def crowd(store: Path) -> Iterator[Server]:
     """Two workers with an admin port."""
     more = {"SERVING_SERVER__WORKERS": "2", "SERVING_SERVER__ADMIN_PORT": "0"}
     with serving(store.parent, store=store, name="crowd", wait_ready=True, **TOKENS, **more) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def neighbour(store: Path) -> Iterator[Server]:
+    """Another server on this host, which needs no token for reading."""
+    with serving(store.parent, store=store, name="neighbour", wait_ready=True, SERVING_SERVER__UI="read") as server:
         yield server
 
 
@@ -191,23 +198,22 @@ def history_of(server: Server) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_cookie_of_another_server_on_this_host_changes_nothing(guarded: Server, store: Path) -> None:
+def test_the_cookie_of_another_server_on_this_host_changes_nothing(guarded: Server, neighbour: Server) -> None:
     """Browsers send a cookie to every port of a host."""
-    with serving(store.parent, store=store, name="neighbour", wait_ready=True, SERVING_SERVER__UI="read") as neighbour:
-        theirs, ours = sign_in(neighbour), sign_in(guarded, READS)
-        both = f"{theirs}; {ours}"
-        assert theirs.partition("=")[0] != ours.partition("=")[0]
-        for cookie in (theirs, ours, both):  # nobody is asked for a token where none is needed
-            assert ask(neighbour, "GET", "/models", Cookie=cookie).status_code == 200
-            assert ask(neighbour, "POST", "/models/m/predict", ROW, Cookie=cookie).status_code == 200
-        assert ask(neighbour, "POST", "/refresh", Cookie=ours, **OWN).status_code == 401
-        refused = ask(neighbour, "POST", "/refresh", Cookie=both, **OWN)
-        assert (refused.status_code, "server.ui" in refused.json()["detail"]) == (403, True)
-        assert ask(neighbour, "GET", "/ui/session", Cookie=both).json()["scopes"] == ["read", "predict"]
-        assert ask(guarded, "GET", "/ui/session", Cookie=both).json()["scopes"] == ["read"]
-        page = {"Sec-Fetch-Site": "same-site", "Origin": neighbour.url}  # a page of the neighbour asks the other server
-        assert ask(guarded, "GET", "/models", Cookie=both, **page).status_code == 403
-        assert ask(guarded, "POST", "/refresh", Cookie=sign_in(guarded), **page).status_code == 403
+    theirs, ours = sign_in(neighbour), sign_in(guarded, READS)
+    both = f"{theirs}; {ours}"
+    assert theirs.partition("=")[0] != ours.partition("=")[0]
+    for cookie in (theirs, ours, both):  # nobody is asked for a token where none is needed
+        assert ask(neighbour, "GET", "/models", Cookie=cookie).status_code == 200
+        assert ask(neighbour, "POST", "/models/m/predict", ROW, Cookie=cookie).status_code == 200
+    assert ask(neighbour, "POST", "/refresh", Cookie=ours, **OWN).status_code == 401
+    refused = ask(neighbour, "POST", "/refresh", Cookie=both, **OWN)
+    assert (refused.status_code, "server.ui" in refused.json()["detail"]) == (403, True)
+    assert ask(neighbour, "GET", "/ui/session", Cookie=both).json()["scopes"] == ["read", "predict"]
+    assert ask(guarded, "GET", "/ui/session", Cookie=both).json()["scopes"] == ["read"]
+    page = {"Sec-Fetch-Site": "same-site", "Origin": neighbour.url}  # a page of the neighbour asks the other server
+    assert ask(guarded, "GET", "/models", Cookie=both, **page).status_code == 403
+    assert ask(guarded, "POST", "/refresh", Cookie=sign_in(guarded), **page).status_code == 403
 
 
 def test_cookies_in_odd_forms(guarded: Server) -> None:
@@ -275,14 +281,11 @@ def test_behind_a_proxy_that_speaks_tls_the_cookie_is_for_tls(guarded: Server) -
     assert "Secure" not in ask(guarded, "POST", "/ui/session", token).headers["set-cookie"]
 
 
-def test_sign_ins_that_fail_are_bounded(store: Path) -> None:
-    with serving(store.parent, store=store, name="tried") as server:
-        statuses = [
-            ask(server, "POST", "/ui/session", {"token": f"guess {number}"}).status_code for number in range(40)
-        ]
-        assert statuses[:10] == [401] * 10
-        assert 429 in statuses
-        until(lambda: ask(server, "POST", "/ui/session", {"token": TOKEN}).status_code == 200, "a sign-in")
+def test_sign_ins_that_fail_are_bounded(neighbour: Server) -> None:
+    statuses = [ask(neighbour, "POST", "/ui/session", {"token": f"guess {number}"}).status_code for number in range(40)]
+    assert statuses[:10] == [401] * 10
+    assert 429 in statuses
+    until(lambda: ask(neighbour, "POST", "/ui/session", {"token": TOKEN}).status_code == 200, "a sign-in")
 
 
 def test_a_stream_ends_with_its_session(guarded: Server) -> None:
@@ -364,12 +367,6 @@ def assert_same_in_all(url: str, path: str, cookie: str, processes: int) -> None
             return len(seen) >= processes
 
         until(have_all_answered, f"answers of {processes} processes")
-
-
-class TwoProcesses(Application):
-    """An application under ``uvicorn --workers 2``."""
-
-    processes = 2
 
 
 def test_processes_of_an_application_share_sessions(store: Path) -> None:

@@ -25,8 +25,9 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 import serving as product
-from tests.e2e.harness import Server, armed, constant, linear, serving, until, write_version
-from tests.e2e.test_shared_control import Application
+from tests.e2e.commands import run_here
+from tests.e2e.harness import NO_TLS, Server, armed, constant, linear, serving, until, write_version
+from tests.e2e.test_shared_control import TwoProcesses, running
 from tests.e2e.test_workers import wait_all_serving, workers_of
 from tests.files import iterate_files, read_files
 
@@ -61,6 +62,12 @@ def count(server: Server, name: str) -> int:
 
 def replay(server: Server, *arguments: str | Path) -> tuple[int, str, str]:
     """Run the command; returns its exit status and what it printed."""
+    done = run_here(["replay", *arguments, "--url", server.url], server.directory)
+    return done.returncode, done.stdout, done.stderr
+
+
+def replay_as_program(server: Server, *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command as a process of its own."""
     command = [sys.executable, "-m", "serving", "replay", *arguments, "--url", server.url]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=server.directory)
     return done.returncode, done.stdout, done.stderr
@@ -165,7 +172,7 @@ def test_a_replay_says_what_is_equal_and_what_differs_and_what_is_refused(server
         server.predict("m", [[float(number), 0.0]]).raise_for_status()
     until(lambda: len(read_lines(server)) >= 160, "the lines")
     records = server.state / "records"
-    status, out, err = replay(server, records, "--model", "iris", "--version", "1")
+    status, out, err = replay_as_program(server, records, "--model", "iris", "--version", "1")
     assert (status, err) == (0, "")
     assert out.startswith("iris/1 answers all ")
     assert "recorded of another model, m" in out
@@ -245,10 +252,11 @@ def test_two_workers_record_into_one_directory_and_a_killed_one_leaves_whole_lin
 
 def _ask_from_many(server: Server, requests: int) -> None:
     """Ask over several connections, so that every worker answers."""
+    url = f"{server.url}/models/m/predict"
 
     def ask(first: int) -> None:
         for number in range(first, requests, 10):
-            httpx.post(f"{server.url}/models/m/predict", json={"instances": [[number, 1.0]]}).raise_for_status()
+            httpx.post(url, json={"instances": [[number, 1.0]]}, verify=NO_TLS).raise_for_status()
 
     threads = [threading.Thread(target=ask, args=(first,)) for first in range(10)]
     for thread in threads:
@@ -351,15 +359,10 @@ def test_an_application_of_somebodys_own_records(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="several processes need Linux")
 def test_the_processes_of_one_application_record_each(tmp_path: Path) -> None:
     write_version(tmp_path / "store" / "m", 1, linear())
-    application = Application(tmp_path, **ALL)
-    try:
-        application.start(wait_ready=True)
+    with running(tmp_path, TwoProcesses, **ALL) as application:
+        application.wait_ready()
         application.wait_active("m", 1)
         _ask_from_many(application, 100)
         until(lambda: count(application, "serving_records_total") == 100, "all records")
         assert application.stop() == 0
         assert sorted(line["features"]["x0"] for line in read_lines(application)) == [*map(float, range(100))]
-    finally:
-        application.client.close()
-        for one in application.tree():
-            one.kill()

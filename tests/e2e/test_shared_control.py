@@ -17,15 +17,15 @@ import pytest
 
 from serving.settings import Settings, dump_shared, make_shared
 from serving.wire.control_socket import Hello, connect_to_control, receive_admission, send_greeting
-from tests.e2e.harness import START_SECONDS, Server, constant, is_alive, until, write_version
-from tests.e2e.real_time import Clients
+from tests.e2e.harness import NO_TLS, START_SECONDS, Server, constant, is_alive, until, write_version
+from tests.e2e.real_time import WHILE_WAITING, Clients
 from tests.e2e.test_workers import answering, assert_sound, count_answers, wait_all_serving, workers_of
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WHOLE_SERVICE = ("--factory", "serving:create_app")
 OPTIONS = ("--port", "0", "--no-access-log", "--timeout-worker-healthcheck", "120")
 PROCESSES = 3
-SWAPS = 10
+SWAPS = [4, pytest.param(10, marks=pytest.mark.soak)]
 
 
 class Application(Server):
@@ -96,6 +96,12 @@ class Application(Server):
         return list(found.values())
 
 
+class TwoProcesses(Application):
+    """The smallest application of several: each process imports everything, which takes seconds."""
+
+    processes = 2
+
+
 def _command_of(process: psutil.Process) -> list[str]:
     with contextlib.suppress(psutil.Error):
         return process.cmdline()
@@ -147,10 +153,13 @@ def swap(server: Server, model: str, make: Any) -> int:
     return version
 
 
+@pytest.mark.parametrize("swaps", SWAPS)
 @pytest.mark.parametrize(("model", "make"), [("m", answering), ("hosted", constant)], ids=["compiled", "hosted"])
-def test_no_client_goes_back_and_no_request_fails_over_swaps(model: str, make: Any, server: Application) -> None:
+def test_no_client_goes_back_and_no_request_fails_over_swaps(
+    model: str, make: Any, swaps: int, server: Application
+) -> None:
     with Clients(server.url, model) as clients:
-        for _ in range(SWAPS):
+        for _ in range(swaps):
             newest = swap(server, model, make)
     assert clients.failures() == []
     assert_sound(clients)
@@ -172,7 +181,7 @@ def test_a_killed_process_is_replaced_by_its_manager_and_keeps_its_counts(server
     before = [one["pid"] for one in wait_all_serving(server)]
     counted = count_answers(server, "m")
     control = server.control()
-    with Clients(server.url, "m") as clients:
+    with Clients(server.url, "m", pause_seconds=WHILE_WAITING) as clients:
         os.kill(before[1], signal.SIGKILL)
         until(lambda: before[1] not in _pids_serving(server) and len(_pids_serving(server)) == PROCESSES, "another one")
     assert {one.status for one in clients.failures()} <= {0}
@@ -187,7 +196,7 @@ def test_when_control_is_killed_compiled_versions_go_on_and_another_one_takes_ov
     control = server.control()
     theirs = [control, *_children_of(control)]
     assert len(theirs) >= 3, "control, the zygote, a host"
-    with Clients(server.url, "m") as clients:
+    with Clients(server.url, "m", pause_seconds=WHILE_WAITING) as clients:
         control.kill()
         until(lambda: not any(is_alive(one) for one in theirs), "the end of the zygote and its hosts")
         refused = server.predict("hosted")
@@ -208,7 +217,7 @@ def test_a_process_that_was_stopped_does_not_hold_up_a_swap_and_never_answers_wi
 ) -> None:
     stopped = wait_all_serving(server)[0]["pid"]
     version = int(server.active("m") or 0) + 1
-    with Clients(server.url, "m") as clients:
+    with Clients(server.url, "m", pause_seconds=WHILE_WAITING) as clients:
         os.kill(stopped, signal.SIGSTOP)
         try:
             server.drop("m", version, answering(version))
@@ -294,5 +303,5 @@ def test_the_example_answers_with_one_version_at_one_instant_and_leaves_nothing(
 
 def _ask_prices(server: Server) -> set[str]:
     """Return the versions of some answers, each over a connection of its own; none while there is no answer."""
-    answers = [httpx.post(server.url + "/price", json=[[0.0, 0.0]]) for _ in range(8)]
+    answers = [httpx.post(server.url + "/price", json=[[0.0, 0.0]], verify=NO_TLS) for _ in range(8)]
     return {one.json()["version"] for one in answers if one.status_code == 200}

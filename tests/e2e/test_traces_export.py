@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.harness import MATERIAL, Server, constant, linear, serving, until, write_version
+from tests.e2e.harness import Server, constant, linear, serving, until, write_version
+from tests.e2e.launch import run
 from tests.e2e.span_collector import Collector, collecting
 
 CLIENT = "b7ad6b7169203331"
@@ -140,7 +141,7 @@ assert own._active_span_processor._span_processors == ()
 
 
 OWN_ROUTE = """
-import time
+import sys, time
 from typing import Annotated
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
@@ -164,7 +165,8 @@ with TestClient(app) as client:
     ends_at = time.monotonic() + 60
     while client.get("/ask?bad=0").status_code != 200 and time.monotonic() < ends_at:
         time.sleep(0.05)
-    print("TRACES", client.get("/ask?bad=0").json(), client.get("/ask?bad=1").json())
+    found = client.get("/ask?bad=0").json(), client.get("/ask?bad=1").json()
+    sys.stdout.write("\\nTRACES " + " ".join(found) + "\\n")  # at once: other threads write lines, too
 """
 WITHOUT = """
 import sys, time
@@ -187,16 +189,10 @@ def run_application(code: str, tmp_path: Path, **options: str) -> subprocess.Com
     write_version(tmp_path / "store" / "m", 1, linear())
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SERVING_")}
     own = {"SERVING_STORE__PATH": str(tmp_path / "store"), "SERVING_STATE__PATH": str(tmp_path / "state"), **options}
-    environment = {**clean, "PYTHONPATH": str(MATERIAL), "SERVING_STORE__SETTLE_SECONDS": "0.2", **own}
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    program = tmp_path / "application.py"
+    program.write_text(textwrap.dedent(code))
+    environment = {**clean, "SERVING_STORE__SETTLE_SECONDS": "0.2", **own}
+    return run([sys.executable, str(program)], cwd=tmp_path, env=environment)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from serving.offline.keys import SigningKey, create_key, load_key
+from tests.e2e.commands import run_here
 from tests.e2e.harness import TOKEN, Server, constant, linear, serving, until, write_version
 from tests.e2e.uploading import UPLOADS, dump, leftovers, manifest_of
 
@@ -40,9 +41,20 @@ def publish(tmp_path: Path) -> Run:
     (tmp_path / "line.joblib").write_bytes(dump(linear()))
 
     def run(*arguments: object, file: str = "line.joblib", **variables: str) -> subprocess.CompletedProcess[str]:
+        return run_here(["publish", file, *arguments], tmp_path, variables)
+
+    return run
+
+
+@pytest.fixture
+def publish_as_program(tmp_path: Path) -> Run:
+    """Like `publish`, as a process of its own: as it is for everybody."""
+    (tmp_path / "line.joblib").write_bytes(dump(linear()))
+
+    def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVING_")}
         environment = {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), **variables}
-        command = [sys.executable, "-W", "error", "-m", "serving", "publish", file, *map(str, arguments)]
+        command = [sys.executable, "-W", "error", "-m", "serving", "publish", "line.joblib", *map(str, arguments)]
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -53,8 +65,8 @@ def publish(tmp_path: Path) -> Run:
 WITH_TOKEN = {"SERVING_SECURITY__ADMIN_TOKEN": TOKEN}
 
 
-def test_a_file_is_published_as_the_next_version(taking: Server, publish: Run) -> None:
-    done = publish("--model", "line", "--url", taking.url, "--metric", "accuracy=0.9", **WITH_TOKEN)
+def test_a_file_is_published_as_the_next_version(taking: Server, publish_as_program: Run) -> None:
+    done = publish_as_program("--model", "line", "--url", taking.url, "--metric", "accuracy=0.9", **WITH_TOKEN)
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
     size = (taking.store / "line" / "1" / "model.joblib").stat().st_size
@@ -64,9 +76,11 @@ def test_a_file_is_published_as_the_next_version(taking: Server, publish: Run) -
     assert manifest_of(taking, "line", 1)["metrics"] == {"accuracy": 0.9}
 
 
-def test_a_refusal_shows_the_gates_and_the_flag_that_would_help(taking: Server, publish: Run, tmp_path: Path) -> None:
+def test_a_refusal_shows_the_gates_and_the_flag_that_would_help(
+    taking: Server, publish: Run, publish_as_program: Run, tmp_path: Path
+) -> None:
     (tmp_path / "golden.json").write_text(json.dumps({**GOLDEN, "expected": {"predict": [6.0]}}))
-    done = publish("--model", "wrong", "--url", taking.url, "--golden", "golden.json", **WITH_TOKEN)
+    done = publish_as_program("--model", "wrong", "--url", taking.url, "--golden", "golden.json", **WITH_TOKEN)
     assert (done.returncode, done.stderr) == (1, "")
     head, *rows, last = done.stdout.splitlines()
     assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]

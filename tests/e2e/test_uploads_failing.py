@@ -14,8 +14,8 @@ import pytest
 
 from serving.failpoints import POINTS, Point
 from tests.e2e.armed import Faults
-from tests.e2e.harness import Server, armed, constant, is_alive, serving, until, write_version
-from tests.e2e.test_shared_control import running
+from tests.e2e.harness import NO_TLS, Server, armed, constant, is_alive, serving, until, write_version
+from tests.e2e.test_shared_control import TwoProcesses, running
 from tests.e2e.test_unwritable_state import mounted
 from tests.e2e.uploading import HEADERS, UPLOADS, begin_upload, dump, leftovers, upload
 
@@ -78,30 +78,50 @@ def test_it_works_when_there_is_room_again(ailing: tuple[Server, Faults]) -> Non
     server.wait_active("new", 1)
 
 
+@pytest.fixture(scope="module")
+def mortal_ones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Faults]]:
+    directory = tmp_path_factory.mktemp("mortal")
+    write_version(directory / "store" / "m", 1, constant(1))
+    with armed(directory, wait_ready=True, **UPLOADS) as (server, faults):
+        yield server, faults
+
+
+@pytest.fixture
+def mortal(mortal_ones: tuple[Server, Faults]) -> tuple[Server, Faults]:
+    """A server that runs, with nothing that is going to happen: each test starts it again when it has killed it."""
+    server, faults = mortal_ones
+    for point in POINTS:
+        faults.disarm(point)
+    assert server.process is not None
+    if server.process.poll() is not None:
+        server.start(wait_ready=True)
+    return server, faults
+
+
 @pytest.mark.parametrize(
     "point",
     ["upload-begun", "upload-write", "upload-received", "upload-checked", "before-publication", "upload-published"],
 )
-def test_a_server_that_is_killed_leaves_a_whole_version_or_none(tmp_path: Path, point: Point) -> None:
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    with armed(tmp_path, wait_ready=True, **UPLOADS) as (server, faults):
-        faults.arm(point, "kill")
-        with pytest.raises(httpx.HTTPError):
-            upload(server, "fresh", "1", dump(constant(7)))
-        assert server.process is not None
-        assert server.process.wait(30) == -signal.SIGKILL
-        is_published = point == "upload-published"
-        assert (server.store / "fresh" / "1").exists() is is_published
-        assert leftovers(server.store)
-        server.start(wait_ready=True)
-        until(lambda: not leftovers(server.store), "nothing is left")
-        if is_published:
-            server.wait_active("fresh", 1)
-        else:
-            until(lambda: not (server.store / "fresh").exists(), "no empty model")
-            assert server.get("/models/fresh")["status"] == 404
-            assert upload(server, "fresh", "1", dump(constant(7))).status_code == 201
-        assert server.predict("m").json()["predictions"] == [1.0]
+def test_a_server_that_is_killed_leaves_a_whole_version_or_none(mortal: tuple[Server, Faults], point: Point) -> None:
+    server, faults = mortal
+    model = point  # of its own for each
+    faults.arm(point, "kill")
+    with pytest.raises(httpx.HTTPError):
+        upload(server, model, "1", dump(constant(7)))
+    assert server.process is not None
+    assert server.process.wait(30) == -signal.SIGKILL
+    is_published = point == "upload-published"
+    assert (server.store / model / "1").exists() is is_published
+    assert leftovers(server.store)
+    server.start(wait_ready=True)
+    until(lambda: not leftovers(server.store), "nothing is left")
+    if is_published:
+        server.wait_active(model, 1)
+    else:
+        until(lambda: not (server.store / model).exists(), "no empty model")
+        assert server.get(f"/models/{model}")["status"] == 404
+        assert upload(server, model, "1", dump(constant(7))).status_code == 201
+    assert server.predict("m").json()["predictions"] == [1.0]
 
 
 def test_a_server_that_is_stopped_gives_up_what_it_receives(tmp_path: Path) -> None:
@@ -155,7 +175,8 @@ def test_uploads_are_off_by_default(tmp_path: Path) -> None:
         public = upload(server, "m", "2", b"x")
         assert (public.status_code, public.json()["title"]) == (404, "Not Found")
         (admin,) = [line["url"] for line in server.log() if line["event"] == "listening_for_operators"]
-        closed = httpx.put(f"{admin}/models/m/versions/2?file=model.joblib", content=b"x", headers=HEADERS)
+        url = f"{admin}/models/m/versions/2?file=model.joblib"
+        closed = httpx.put(url, content=b"x", headers=HEADERS, verify=NO_TLS)
         assert (closed.status_code, "store.uploads = true" in closed.json()["detail"]) == (403, True)
         assert leftovers(server.store) == []
 
@@ -183,7 +204,7 @@ def test_a_worker_that_is_killed_leaves_nothing_of_what_it_received(tmp_path: Pa
 
 def test_an_application_of_ones_own_in_several_processes(tmp_path: Path) -> None:
     write_version(tmp_path / "store" / "m", 1, constant(1))
-    with running(tmp_path, **UPLOADS) as server:
+    with running(tmp_path, TwoProcesses, **UPLOADS) as server:
         assert upload(server, "m", "2", dump(constant(2))).status_code == 201
         server.wait_active("m", 2)
         half = dump(constant(3, ballast_bytes=1_500_000))

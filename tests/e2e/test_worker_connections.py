@@ -25,7 +25,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.harness import NO_TLS, Server, connect, constant, serving, until, write_version
-from tests.e2e.real_time import Clients
+from tests.e2e.real_time import WHILE_WAITING, Clients
 from tests.e2e.test_workers import answering, assert_sound, wait_all_serving
 
 WORKERS = 2
@@ -67,7 +67,8 @@ def restart(server: Server, worker: int) -> None:
 
 def test_a_rolling_restart_under_load_fails_no_request(server: Server) -> None:
     before = pids_of(server)
-    with Clients(server.url, "m") as compiled, Clients(server.url, "hosted") as hosted:
+    compiled, hosted = (Clients(server.url, model, pause_seconds=WHILE_WAITING) for model in ("m", "hosted"))
+    with compiled, hosted:
         for worker in range(WORKERS):
             restart(server, worker)
             asked = len(compiled.seen), len(hosted.seen)

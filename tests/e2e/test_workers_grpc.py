@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.e2e.harness import MATERIAL, Server, constant, serving, until, write_version
-from tests.e2e.real_time import Clients, Seen, find_going_back
+from tests.e2e.real_time import PAUSE_SECONDS, WHILE_WAITING, Clients, Seen, find_going_back
 from tests.e2e.test_workers import answering, wait_all_serving
 
 grpc = pytest.importorskip("grpc", reason="the extra grpc is not installed")
@@ -29,7 +29,7 @@ from grpc_health.v1 import health_pb2_grpc  # noqa: E402
 from peculiar import Slow  # noqa: E402
 from tritonclient.grpc import service_pb2_grpc  # noqa: E402
 
-SWAPS = 10
+SWAPS = [4, pytest.param(10, marks=pytest.mark.soak)]
 WORKERS = 3
 ENTRY = (MATERIAL / "short_connections.py",)
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)  # else channels of one process share one
@@ -40,12 +40,13 @@ HEALTH = health_pb2.HealthCheckResponse
 class GrpcClients:
     """Clients that ask one model again and again, each over a connection of its own, from one thread.
 
-    A call that fails is noted with a status of 0, and in `errors`.
+    A call that fails is noted with a status of 0, and in `errors`. After each answer a client pauses.
     """
 
     address: str
     model: str = "m"
     count: int = 8
+    pause_seconds: float = PAUSE_SECONDS
     seen: list[Seen] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -83,6 +84,7 @@ class GrpcClients:
                 else:
                     value = answer.outputs[0].contents.fp64_contents[0]
                     self.seen.append(Seen(sent_at, time.monotonic(), 200, int(answer.model_version), value))
+                    await asyncio.sleep(self.pause_seconds)
 
 
 def question(model: str, values: tuple[float, float] = (0.0, 0.0)) -> Any:
@@ -118,23 +120,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("workers-grpc")
     write_version(directory / "store" / "m", 1, answering(1))
     settings = {"SERVING_SERVER__WORKERS": str(WORKERS), "SERVING_SERVER__GRPC_PORT": "0"}
-    with serving(directory, wait_ready=True, entry=ENTRY, **settings) as running:
+    with serving(directory, wait_ready=True, entry=ENTRY, imports_anew=False, **settings) as running:
         running.wait_active("m", 1)
         wait_all_serving(running)
         yield running
         assert running.stop() == 0
 
 
-def test_no_client_goes_back_over_http_and_grpc_and_no_call_fails(server: Server) -> None:
+@pytest.mark.parametrize("swaps", SWAPS)
+def test_no_client_goes_back_over_http_and_grpc_and_no_call_fails(swaps: int, server: Server) -> None:
+    first = int(server.active("m") or 0)
     with GrpcClients(address_of(server)) as clients, Clients(server.url, "m", 6) as over_http:
-        for version in range(2, SWAPS + 2):
+        for version in range(first + 1, first + swaps + 1):
             server.drop("m", version, answering(version))
             server.wait_active("m", version)
             clients.wait_for_more(clients.count)
     assert clients.errors == []
     assert over_http.failures() == []
     assert_sound(clients, over_http)
-    assert {one.version for one in clients.seen} >= set(range(1, SWAPS + 2))
+    assert {one.version for one in clients.seen} >= set(range(first, first + swaps + 1))
 
 
 def test_one_client_reaches_every_worker_in_time_and_no_call_of_it_fails(server: Server) -> None:
@@ -146,33 +150,33 @@ def test_one_client_reaches_every_worker_in_time_and_no_call_of_it_fails(server:
         reached.update(pid for pid in pids if connections_of(pid, port_of(server)))
         return reached == set(pids)
 
-    with GrpcClients(address_of(server), count=1) as clients:
+    with GrpcClients(address_of(server), count=1, pause_seconds=WHILE_WAITING) as clients:
         until(has_reached_all, "a connection to each worker", every=0.05)
     assert clients.errors == []
 
 
 def test_workers_that_end_one_after_another_fail_no_call(server: Server) -> None:
     """Each of them first takes no more connections, then waits for the end of those it has."""
-    with GrpcClients(address_of(server), count=16) as clients:
+    with GrpcClients(address_of(server), count=16, pause_seconds=WHILE_WAITING) as clients:
         for index in range(WORKERS):
             pid = wait_all_serving(server)[index]["pid"]
             os.kill(pid, signal.SIGTERM)
             until(lambda i=index, p=pid: wait_all_serving(server)[i]["pid"] != p, "another worker in its place")
-            clients.wait_for_more(500)
+            clients.wait_for_more(200)
     assert clients.errors == []
     assert_sound(clients)
 
 
 def test_a_killed_worker_loses_its_own_calls_only(server: Server) -> None:
     before = wait_all_serving(server)
-    with GrpcClients(address_of(server), count=12) as clients:
+    with GrpcClients(address_of(server), count=12, pause_seconds=WHILE_WAITING) as clients:
         os.kill(before[1]["pid"], signal.SIGKILL)
         after = until(
             lambda: (found := wait_all_serving(server))[1]["pid"] != before[1]["pid"] and found, "another worker"
         )
-        clients.wait_for_more(1000)
+        clients.wait_for_more(250)
         failed = len(clients.errors)
-        clients.wait_for_more(1000)
+        clients.wait_for_more(250)
         assert len(clients.errors) == failed
     assert [after[index]["pid"] for index in (0, 2)] == [before[index]["pid"] for index in (0, 2)]
     assert all(error.startswith("UNAVAILABLE") for error in clients.errors)

@@ -29,6 +29,7 @@ from tests.e2e.test_workers import answering
 SWAPS = 200  # in `make soak`
 WORKERS = 3
 CLIENTS = 6  # of each model
+PAUSE_SECONDS = 0.01  # of each of them, after an answer
 MODELS = {"compiled": answering, "hosted": constant}
 IN_WORKERS: tuple[Point, ...] = ("worker-loaded", "worker-prepared", "worker-told", "worker-draining")
 IN_SUPERVISOR = tuple(
@@ -208,7 +209,7 @@ def test_no_client_goes_back_and_no_request_is_lost_whatever_is_killed(is_long: 
         scene = Scene(server, faults)
         scene.settle()
         for model in MODELS:
-            scene.clients[model] = stack.enter_context(Clients(server.url, model, CLIENTS))
+            scene.clients[model] = stack.enter_context(Clients(server.url, model, CLIENTS, PAUSE_SECONDS))
         deeds: list[Callable[[], None]] = [
             *(scene.kill_host, scene.kill_nursery),
             *(partial(scene.kill_worker_at, point) for point in ("worker-prepared", "worker-told")),
