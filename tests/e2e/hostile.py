@@ -50,11 +50,11 @@ def _shape_bomb(_: Path) -> bytes:
 
 
 def _zlib_bomb(_: Path) -> bytes:
-    """Half a gigabyte of nothing in half a megabyte."""
-    deflate = zlib.compressobj(1)
-    head = pickle.dumps(b"")[:2] + b"\x8e" + (512 * MEGABYTES).to_bytes(8, "little")
+    """Twice what may be read out of any file, of nothing, in an eighth of a megabyte."""
+    deflate = zlib.compressobj(9)
+    head = pickle.dumps(b"")[:2] + b"\x8e" + (128 * MEGABYTES).to_bytes(8, "little")
     zeros = bytes(MEGABYTES)
-    return b"".join([deflate.compress(head), *(deflate.compress(zeros) for _ in range(512)), deflate.flush()])
+    return b"".join([deflate.compress(head), *(deflate.compress(zeros) for _ in range(128)), deflate.flush()])
 
 
 # How to make each (given a path to touch), the gate that refuses it, and words of its evidence.

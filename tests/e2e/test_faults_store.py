@@ -21,8 +21,7 @@ from tests.e2e.traffic import Traffic
 def beset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("beset")
     write_version(directory / "store" / "m", 1, constant(1))
-    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "5", "SERVING_STORE__POLL_SECONDS": "0.2"}
-    with serving(directory, wait_ready=True, **settings) as server:
+    with serving(directory, wait_ready=True, SERVING_STORE__POLL_SECONDS="0.2") as server:
         yield server
 
 

@@ -141,45 +141,31 @@ def test_no_other_case_displaces_what_was_active_before_the_restart(second: Serv
     assert_displaced_by_no_other_case(second)
 
 
-# --- the third life: nothing has changed -----------------------------------------------------------------------------
+# --- the third life: the store has been emptied ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def third(second: Server) -> Server:
+def emptied(second: Server) -> Server:
+    """The same device, which says that it has no files. What is done with was unloaded, so that no start loads it."""
+    bring(second, 1, "emptied")
+    for model in ("good", "only", *PINNED):
+        assert second.operate("POST", f"/v2/repository/models/{model}/unload").status_code == 200
     assert second.stop() == 0
+    second.store.rename(second.store.with_name("away"))
+    second.store.mkdir()
     return second.start(wait_ready=True)
 
 
-def test_a_refused_pin_is_forgotten(third: Server) -> None:
-    assert answer(third, "barred") == 3.0
+def test_a_refused_pin_is_forgotten(emptied: Server) -> None:
+    assert answer(emptied, "barred") == 3.0
+    told = emptied.get("/models/barred/active")
+    assert (told["pinned"], told["problem"]) == (None, None)
 
 
 @pytest.mark.parametrize("model", LAST)
-def test_the_last_version_outlives_its_files_over_two_restarts(third: Server, model: str) -> None:
-    assert answer(third, model) == 1.0
-    assert "until the model is unloaded" in third.get(f"/models/{model}/active")["active"]["note"]
-
-
-# --- the fourth life: the store has been emptied ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def emptied(third: Server) -> Server:
-    """The same device, which says that it has no files. Models without files were unloaded before."""
-    bring(third, 1, "emptied")
-    for model in LAST:
-        assert third.operate("POST", f"/v2/repository/models/{model}/unload").status_code == 200
-        until(lambda model=model: third.client.get(f"{third.url}/models/{model}").status_code == 404, "its end")
-    assert third.stop() == 0
-    third.store.rename(third.store.with_name("away"))
-    third.store.mkdir()
-    return third.start(wait_ready=True)
-
-
-@pytest.mark.parametrize("model", LAST)
-def test_an_unloaded_model_without_files_stays_away(emptied: Server, model: str) -> None:
-    assert emptied.client.get(f"{emptied.url}/models/{model}").status_code == 404
-    assert model not in {one["name"] for one in emptied.get("/models/active")["models"]}
+def test_the_last_version_outlives_its_files_over_two_restarts(emptied: Server, model: str) -> None:
+    assert answer(emptied, model) == 1.0
+    assert "until the model is unloaded" in emptied.get(f"/models/{model}/active")["active"]["note"]
 
 
 def test_an_empty_store_changes_nothing(emptied: Server) -> None:
@@ -188,13 +174,17 @@ def test_an_empty_store_changes_nothing(emptied: Server) -> None:
     assert "no longer in the store" in emptied.get("/models/emptied/active")["active"]["note"]
 
 
-# --- the fifth life: the store is back, and worse versions with it ---------------------------------------------------
+# --- the fourth life: the store is back, and worse versions with it --------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def refilled(emptied: Server) -> Server:
+    """Models without files were unloaded before."""
     bring(emptied, 2, "emptied")
     bring(emptied, 1, "slow", "spoiled")
+    for model in LAST:
+        assert emptied.operate("POST", f"/v2/repository/models/{model}/unload").status_code == 200
+        until(lambda model=model: emptied.client.get(f"{emptied.url}/models/{model}").status_code == 404, "its end")
     assert emptied.stop() == 0
     away = emptied.store.with_name("away")
     for model in ("slow", "spoiled"):
@@ -215,11 +205,17 @@ def test_what_answered_answers_while_a_newer_version_hangs(refilled: Server) -> 
     assert answer(refilled, "spoiled") == 1.0
 
 
+@pytest.mark.parametrize("model", LAST)
+def test_an_unloaded_model_without_files_stays_away(refilled: Server, model: str) -> None:
+    assert refilled.client.get(f"{refilled.url}/models/{model}").status_code == 404
+    assert model not in {one["name"] for one in refilled.get("/models/active")["models"]}
+
+
 def test_a_version_that_came_into_the_empty_store_goes_with_it(refilled: Server) -> None:
     refilled.wait_active("emptied", 1)
 
 
-# --- the sixth life: what was active is not at hand ------------------------------------------------------------------
+# --- the fifth life: what was active is not at hand ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +271,6 @@ def moved(uncached: tuple[Server, str], tmp_path_factory: pytest.TempPathFactory
 def test_another_store_under_the_same_state_begins_anew(moved: Server) -> None:
     moved.wait_active("n", 1)
     assert [one["name"] for one in moved.get("/models/active")["models"]] == ["n"]
-    assert moved.stop() == 0
-    moved.start(wait_ready=True)
-    assert [one["name"] for one in moved.get("/models/active")["models"]] == ["n"]
 
 
 def test_what_operators_ask_for_right_after_a_start_waits_for_the_first_look(
@@ -295,6 +288,8 @@ def test_what_operators_ask_for_right_after_a_start_waits_for_the_first_look(
         faults.disarm("listing")
         assert unloading.result().status_code == 200
     assert moved.model("n")["unloaded"] is True
+    assert moved.operate("POST", "/v2/repository/models/n/load").status_code == 200
+    assert [one["name"] for one in moved.get("/models/active")["models"]] == ["n"], "the other store has come back"
 
 
 # --- a store that is mounted -----------------------------------------------------------------------------------------

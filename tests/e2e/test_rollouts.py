@@ -32,6 +32,7 @@ QUICK = {
 }
 GOOD = [[0.0, 0.0]]
 CLIENTS = 3
+PAUSE_SECONDS = 0.02  # of a client between two requests: without it they take both processors from the server
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Reply:
 
 @dataclass
 class Traffic:
-    """Clients that ask one model one after another, each over a connection of its own, until the block ends.
+    """Clients that ask one model again and again, each over a connection of its own, until the block ends.
 
     `rows` returns the body of the n-th request of a client, `headers` what else it sends.
     """
@@ -61,14 +62,14 @@ class Traffic:
     lost: list[Exception] = field(default_factory=list)
 
     def __enter__(self) -> Traffic:
-        self._is_stopping = False
+        self._is_stopping = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(self.clients)]
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_stopping = True
+        self._is_stopping.set()
         for thread in self._threads:
             thread.join(60)
             assert not thread.is_alive(), "a request never came back"
@@ -76,7 +77,7 @@ class Traffic:
     def _ask(self, number: int) -> None:
         with httpx.Client(timeout=20.0, verify=NO_TLS) as client:
             for place in itertools.count():
-                if self._is_stopping:
+                if self._is_stopping.wait(PAUSE_SECONDS):
                     return
                 key = f"client-{number}-{place % self.keys}"
                 url = f"{self.server.url}/models/{self.model}/predict"

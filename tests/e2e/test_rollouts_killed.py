@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,7 +20,7 @@ from peculiar import Slow
 from serving.domain.rollout import RolloutPhase, RunningRollout
 from serving.failpoints import Point
 from tests.e2e.armed import Faults
-from tests.e2e.harness import NO_TLS, Server, armed, constant, serving, until, write_version
+from tests.e2e.harness import Server, armed, constant, serving, until, write_version
 from tests.e2e.test_rollouts import QUICK, Traffic, rollout, running, wait_end
 
 SLOW_ROWS = [[0.25, 77.0]]  # on which `Slow` takes longer than is fine, and other models do not
@@ -91,12 +94,17 @@ def steer(server: Server, action: str) -> None:
 
 def ask(server: Server, key: str) -> str:
     """Ask over a connection of its own, so that any worker may answer; return the version."""
-    url, body = f"{server.url}/models/m/predict", {"instances": [[0.0, 0.0]]}
+    address = urlsplit(server.url).netloc
     for _ in range(3):
-        with contextlib.suppress(httpx.TransportError):  # of a worker that has just been killed
-            answer = httpx.post(url, json=body, headers={"X-User": key}, timeout=20, verify=NO_TLS)
-            assert answer.status_code == 200, answer.text
-            return str(answer.json()["version"])
+        with (
+            contextlib.closing(http.client.HTTPConnection(address, timeout=20)) as connection,
+            contextlib.suppress(OSError, http.client.HTTPException),  # of a worker that has just been killed
+        ):
+            connection.request("POST", "/models/m/predict", b'{"instances": [[0.0, 0.0]]}', {"X-User": key})
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == 200, body
+            return str(json.loads(body)["version"])
     raise AssertionError("no worker answers")
 
 

@@ -75,7 +75,7 @@ CASES: dict[Callable[[Path], AbstractContextManager[None]], tuple[str, str]] = {
 def test_the_start_ends_with_what_was_seen_and_what_to_do(
     tmp_path: Path, spoil: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
-    server = Server(tmp_path)
+    server = Server(tmp_path, imports_anew=False)
     server.state = tmp_path / "file" / "state" if spoil is below_a_file else server.state
     seen, advice = CASES[spoil]
     try:
