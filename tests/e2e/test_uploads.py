@@ -78,7 +78,7 @@ def test_a_file_becomes_the_next_version_and_serves(taking: Server) -> None:
     assert manifest["signature"]["features"]
     assert manifest["libraries"]["scikit-learn"]
     assert taking.version("m", 2)["digest"] == published["digest"]
-    (entry,) = uploads_in_history(taking, "m")
+    (entry,) = until(lambda: uploads_in_history(taking, "m"), "its entry")
     assert (entry["version"], entry["digest"]) == ("2", published["digest"])
     assert entry["actor"] == "admin@127.0.0.1"
     (line,) = [line for line in taking.log() if line.get("call") == "upload" and line["model"] == "m"]
@@ -147,7 +147,8 @@ def test_what_breaks_the_contract_of_the_active_version_is_refused(taking: Serve
     assert answer.json()["gate"] == "contract"
     assert versions(taking, "contract") == ["1"]
     assert taking.active("contract") == "1"
-    assert uploads_in_history(taking, "contract")[0]["reason"].count("refused by contract: not compatible with") == 1
+    _, entry = until(lambda: len(found := uploads_in_history(taking, "contract")) == 2 and found[::-1], "its entry")
+    assert entry["reason"].count("refused by contract: not compatible with") == 1
     assert taking.model("contract")["quarantined"] == []
     assert taking.model("contract")["last_failure"] is None
     answer = upload(taking, "contract", "next", wider, "?file=model.joblib&breaking=true")
