@@ -69,18 +69,20 @@ def test_a_damaged_copy_is_renewed_before_its_host_is_brought_back(copying: Serv
     until(lambda: copying.get(f"/models/{model}/active")["active"]["note"] is None, "the note being taken back")
 
 
-@pytest.mark.parametrize(("damage", "value"), [(falsify, 2.25), (break_, 2.75)])
-def test_a_damaged_copy_is_renewed_at_a_restart(copying: Server, damage: Any, value: float) -> None:
-    model = f"restarted-with-{damage.__name__.strip('_')}"
-    written = copying.drop(model, 1, constant(value)) / "model.joblib"
-    copying.wait_active(model, 1)
-    copy = copy_of(copying, written)
+def test_damaged_copies_are_renewed_at_a_restart(copying: Server) -> None:
+    damages = {"falsified": (falsify, 2.25), "broken": (break_, 2.75)}
+    written = {model: copying.drop(model, 1, constant(value)) for model, (_, value) in damages.items()}
+    for model in damages:
+        copying.wait_active(model, 1)
+    copies = {model: copy_of(copying, path / "model.joblib") for model, path in written.items()}
     copying.stop()
-    damage(copy, value)
+    for model, (damage, value) in damages.items():
+        damage(copies[model], value)
     copying.start(wait_ready=True)
-    copying.wait_active(model, 1)
-    assert answer(copying, model) == value
-    assert copy.read_bytes() == written.read_bytes()
+    for model, (_, value) in damages.items():
+        copying.wait_active(model, 1)
+        assert answer(copying, model) == value
+        assert copies[model].read_bytes() == (written[model] / "model.joblib").read_bytes()
 
 
 def test_what_cannot_be_renewed_is_left_for_what_can_answer_and_comes_back_with_its_files(copying: Server) -> None:

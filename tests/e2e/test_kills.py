@@ -39,31 +39,25 @@ def test_kill_9_of_the_zygote_costs_no_request(mortal: Server) -> None:
     mortal.wait_active("forked", 2)
 
 
-def test_kill_9_orphans_nothing_and_an_operators_decision_outlives_it(mortal: Server) -> None:
-    """Invariants 11 and 13: an answer of 200 means that the decision is on the disk."""
+def test_kill_9_orphans_nothing_and_what_was_active_and_decided_outlives_it_without_the_store(mortal: Server) -> None:
+    """Invariants 7, 11 and 13: an answer of 200 means that a decision is on the disk, and the cache has the bytes."""
     for version in (1, 2):
-        mortal.drop("decided", version, constant(version))
-        mortal.wait_active("decided", version)
+        for model in ("decided", "kept"):
+            mortal.drop(model, version, constant(version))
+        for model in ("decided", "kept"):
+            mortal.wait_active(model, version)
     assert mortal.operate("POST", "/models/decided/rollback").status_code == 200
-    _kill_9(mortal)
-    mortal.start(wait_ready=True)
-    mortal.wait_active("decided", 1)
-    assert mortal.version("decided", 2)["is_quarantined"] is True
-
-
-def test_a_start_without_the_store_serves_what_was_active_from_the_cache(mortal: Server) -> None:
-    """Invariants 7 and 13."""
-    for version in (1, 2):
-        mortal.drop("kept", version, constant(version))
-        mortal.wait_active("kept", version)
     _kill_9(mortal)
     away = mortal.directory / "away"
     mortal.store.rename(away)
     mortal.start(wait_ready=True)
     assert mortal.predict("kept").json() == {"model": "kept", "version": "2", "predictions": [2.0]}
+    assert mortal.predict("decided").json() == {"model": "decided", "version": "1", "predictions": [1.0]}
     away.rename(mortal.store)
     mortal.drop("kept", 3, constant(3))
     mortal.wait_active("kept", 3)
+    assert mortal.active("decided") == "1"
+    assert mortal.version("decided", 2)["is_quarantined"] is True
 
 
 def test_a_lost_state_costs_the_history_and_nothing_else(mortal: Server) -> None:
