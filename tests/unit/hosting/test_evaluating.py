@@ -20,7 +20,7 @@ from serving.domain.errors import HostDied
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
 from serving.domain.sandbox import Sandbox
-from serving.domain.signature import MAX_FEATURES, Feature, Signature
+from serving.domain.signature import MAX_FEATURES, Feature
 from serving.domain.version import Format
 from serving.hosting import evaluating
 from serving.hosting.evaluating import RunsElsewhere, evaluate_candidate
@@ -549,16 +549,23 @@ def test_names_and_labels_are_not_changed(play: Play) -> None:
 
 def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -> None:
     asked = make_request()
+    said = make_honest_frames(asked)
     for count in (MAX_FEATURES, MAX_FEATURES + 1):
-        features = tuple(Feature(name=f"the feature with the number {place}") for place in range(count))
-        wide = make_findings(asked).model_copy(
-            update={"signature": SIGNATURE.model_copy(update={"features": features})}
-        )
-        evaluation = play(asked, make_honest_frames(asked, findings=wide))
+        signature = {**said[-1].header["signature"], "features": write_features("the feature with the number ", count)}
+        wide = SentFrame(FrameKind.REPORT, {**said[-1].header, "signature": signature})
+        evaluation = play(asked, [*said[:-1], wide])
         if count == MAX_FEATURES:
             assert evaluation.report.is_ready
+            assert evaluation.report.signature is not None
+            assert len(evaluation.report.signature.features) == MAX_FEATURES
         else:
             assert "100001 features" in get_refusal(evaluation).evidence
+
+
+def write_features(name: str, count: int) -> list[dict[str, Any]]:
+    """Return features as a host sends them; to make so many of them as objects takes a second."""
+    like = SIGNATURE.features[0].model_dump(mode="json")
+    return [{**like, "name": f"{name}{place}"} for place in range(count)]
 
 
 @pytest.mark.parametrize("kind", [Format.ONNX, Format.XGBOOST, Format.LIGHTGBM])
@@ -607,13 +614,12 @@ def test_a_signature_that_the_manifest_does_not_declare_is_refused(play: Play, t
 def test_two_wide_signatures_are_compared_quickly(play: Play) -> None:
     """It took minutes when each name was looked up among all others."""
 
-    def wide(name: str) -> Signature:
-        features = tuple(Feature(name=f"{name}{place}") for place in range(MAX_FEATURES))
-        return SIGNATURE.model_copy(update={"features": features})
-
-    asked = make_request(active_signature=wide("a"))
-    findings = make_findings(asked).model_copy(update={"signature": wide("b")})
-    assert "feature names differ" in get_refusal(play(asked, make_honest_frames(asked, findings=findings))).evidence
+    features = tuple(Feature(name=f"a{place}") for place in range(MAX_FEATURES))
+    asked = make_request(active_signature=SIGNATURE.model_copy(update={"features": features}))
+    said = make_honest_frames(asked)
+    signature = {**said[-1].header["signature"], "features": write_features("b", MAX_FEATURES)}
+    said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "signature": signature})
+    assert "feature names differ" in get_refusal(play(asked, said)).evidence
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
