@@ -21,6 +21,7 @@ from serving.host.output_tensors import is_finite, to_prediction
 from serving.rows.parsing import rows_to_batch
 
 ROWS = 4
+ESTIMATORS: dict[str, Any] = dict(all_estimators())  # which looks through all modules of scikit-learn each time
 
 # these do not take a table of rows, or need seconds to fit and test nothing that others do not
 LEFT_OUT = {
@@ -59,16 +60,14 @@ NOTHING_TO_OFFER = {
 NO_FEATURES = {"FeatureHasher", "PatchExtractor"}
 UNREPEATABLE = {"DummyClassifier"}
 FAILING_METHODS = {"ClassifierChain": ("predict_proba", "predict_log_proba", "decision_function")}  # of three classes
-SERVED = sorted(
-    {name for name, _ in all_estimators()} - LEFT_OUT.keys() - NOTHING_TO_OFFER - NO_FEATURES - {"HashingVectorizer"}
-)
+SERVED = sorted(ESTIMATORS.keys() - LEFT_OUT.keys() - NOTHING_TO_OFFER - NO_FEATURES - {"HashingVectorizer"})
 
 
 def fit_estimator(name: str) -> tuple[Any, Any]:
     """Return a fitted estimator, with the settings of scikit-learn's own tests, and the rows it was fitted on."""
     rows, answers = make_blobs(n_samples=60, centers=3, n_features=6, random_state=0)
     rows = rows - rows.min() + 0.5
-    kind = dict(all_estimators())[name]
+    kind = ESTIMATORS[name]
     with warnings.catch_warnings(action="ignore"):  # settings for fast tests do not converge or do not suit the data
         estimator = next(iter(_construct_instances(kind)))
         if name == "GraphicalLasso":
@@ -124,7 +123,7 @@ def test_an_estimator_that_cannot_answer_new_rows_is_refused(name: str, tmp_path
 
 @pytest.mark.parametrize("name", sorted(NO_FEATURES))
 def test_an_estimator_that_does_not_know_its_features_needs_a_signature(name: str, tmp_path: Any) -> None:
-    kind = dict(all_estimators())[name]
+    kind = ESTIMATORS[name]
     joblib.dump(kind(), tmp_path / "blob")
     with pytest.raises(LoadRefused, match="does not say how many features it takes"):
         load_model(str(tmp_path / "blob"), Format.JOBLIB)
