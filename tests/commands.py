@@ -11,6 +11,7 @@ args, cwd and env, and with descriptors 1 and 2 of the command; the answer is th
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -21,15 +22,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 MOST_BYTES = 1 << 17
 STATUS = struct.Struct("<q")
 
 
+def run_command(
+    arguments: Sequence[object], cwd: Path, variables: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
+    """Run ``serving ARGUMENTS`` in a directory; no setting is set but by `variables`. A warning is an error."""
+    return _find_source().run([*map(str, arguments)], cwd=cwd, env={**clean_environment(), **variables})
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment of this process without settings; in UTC, with this project's `serving`."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("SERVING_", "COVERAGE_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", "NO_PROXY": ""}
+
+
+@cache
+def _find_source() -> CommandSource:
+    """Return the source of this process, which ends with it."""
+    return CommandSource(clean_environment())
+
+
 class CommandSource:
-    """The process that runs commands, one after another. A context manager."""
+    """The process that runs commands, one after another."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -43,10 +65,10 @@ class CommandSource:
                 start_new_session=True,
             )
 
-    def __enter__(self) -> CommandSource:
-        return self
+        atexit.register(self.close)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it."""
         self._socket.close()
         try:
             self._process.wait(10)

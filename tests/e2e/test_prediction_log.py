@@ -25,7 +25,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 import serving as product
-from tests.e2e.commands import run_here
+from tests.commands import run_command
 from tests.e2e.harness import NO_TLS, Server, armed, constant, linear, serving, until, write_version
 from tests.e2e.test_shared_control import TwoProcesses, running
 from tests.e2e.test_workers import wait_all_serving, workers_of
@@ -62,7 +62,7 @@ def count(server: Server, name: str) -> int:
 
 def replay(server: Server, *arguments: str | Path) -> tuple[int, str, str]:
     """Run the command; returns its exit status and what it printed."""
-    done = run_here(["replay", *arguments, "--url", server.url], server.directory)
+    done = run_command(["replay", *arguments, "--url", server.url], server.directory)
     return done.returncode, done.stdout, done.stderr
 
 

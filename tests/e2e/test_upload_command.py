@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving.offline.keys import SigningKey, create_key, load_key
-from tests.e2e.commands import run_here
+from tests.commands import clean_environment, run_command
 from tests.e2e.harness import TOKEN, Server, constant, linear, serving, until, write_version
 from tests.e2e.uploading import UPLOADS, dump, leftovers, manifest_of
 
@@ -41,7 +40,7 @@ def publish(tmp_path: Path) -> Run:
     (tmp_path / "line.joblib").write_bytes(dump(linear()))
 
     def run(*arguments: object, file: str = "line.joblib", **variables: str) -> subprocess.CompletedProcess[str]:
-        return run_here(["publish", file, *arguments], tmp_path, variables)
+        return run_command(["publish", file, *arguments], tmp_path, variables)
 
     return run
 
@@ -52,8 +51,7 @@ def publish_as_program(tmp_path: Path) -> Run:
     (tmp_path / "line.joblib").write_bytes(dump(linear()))
 
     def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("SERVING_")}
-        environment = {**kept, "PYTHONPATH": str(Path(__file__).parents[2]), **variables}
+        environment = {**clean_environment(), **variables}
         command = [sys.executable, "-W", "error", "-m", "serving", "publish", "line.joblib", *map(str, arguments)]
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False

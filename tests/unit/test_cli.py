@@ -30,7 +30,7 @@ from serving.domain.rollout import RolloutSummary
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
-from tests.commands import CommandSource
+from tests.commands import clean_environment, run_command
 from tests.e2e import launch
 from tests.e2e.harness import until
 from tests.fakes import make_rollout_status
@@ -47,14 +47,9 @@ class Done:
     err: str
 
 
-def make_environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("SERVING_", "COVERAGE_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", "NO_PROXY": ""}
-
-
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return make_environment()
+    return clean_environment()
 
 
 def finish(done: subprocess.CompletedProcess[str]) -> Done:
@@ -62,18 +57,12 @@ def finish(done: subprocess.CompletedProcess[str]) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="module")
-def source() -> Iterator[CommandSource]:
-    with CommandSource(make_environment()) as source:
-        yield source
-
-
 @pytest.fixture
-def serving(tmp_path: Path, environment: dict[str, str], source: CommandSource) -> Any:
+def serving(tmp_path: Path) -> Any:
     """Runs a command that starts no host, in a process that has imported the program already."""
 
     def run(*arguments: object, **variables: str) -> Done:
-        return finish(source.run([*map(str, arguments)], cwd=tmp_path, env={**environment, **variables}))
+        return finish(run_command(arguments, tmp_path, variables))
 
     return run
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +15,15 @@ import pytest
 from serving.demo import GOLDEN_ROWS, demo_versions
 from serving.domain.manifest import Golden, Manifest, parse_golden, parse_manifest
 from serving.domain.signature import Container
+from tests.commands import run_command
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"{each.model}/{each.version}" for each in demo_versions()]
 
-Run = Callable[..., str]
-
 
 def demo(directory: Path, *arguments: str) -> str:
-    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("SERVING_")}
-    command = [sys.executable, "-m", "serving", "demo", "--store", "store", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = run_command(["demo", "--store", "store", *arguments], directory)
+    done.check_returncode()
     return done.stdout
 
 
