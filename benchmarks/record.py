@@ -47,7 +47,7 @@ def _load(run: Run, generator: Generator, form: str) -> tuple[Mapping[str, Seque
         servers = {name: _start(run, stack, form, name) for name in SAMPLES}
         services = {name: (server,) for name, server in servers.items()}
         path = f"/models/{MODELS[form]}/predict"
-        for rounds in (2, run.count(20, 2)):  # the first are a warm-up
+        for rounds in (2, run.count(60, 2)):  # the first are a warm-up
             found = load_in_rounds(services, generator, connections=16, rounds=rounds, seconds=1, path=path)
         kept = {}
         for name in (SOME, ALL):
