@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.domain.text import one_line, without_values
@@ -30,9 +31,10 @@ class CandidateTrace:
     def __init__(self, model: str, version: str) -> None:
         self._trace_id, self._span_id = make_id(TRACE_ID_BITS), make_id(SPAN_ID_BITS)
         self._clock = SpanClock()
-        self._begins_at_ns = self._ends_at_ns = self._gate_ended_at_ns = self._clock.now_ns()
+        self._begins_at_ns = self._ends_at_ns = self._clock.now_ns()
         self._attributes: dict[str, AttributeValue] = {"serving.model": model, "serving.version": version}
         self._parts: list[FinishedSpan] = []
+        self._gates: list[int] = []  # their places among the parts
         self._events: list[SpanEvent] = []
         self._error: str | None = None
 
@@ -50,11 +52,10 @@ class CandidateTrace:
     def add_gate(self, result: GateResult) -> None:
         """Add a gate that has just ended in another process, which has measured how long it took.
 
-        Gates follow one another; the news of one may take longer to come than the next gate.
+        It has ended by now, and before the next one began: see `make_spans`.
         """
-        duration_ns = int(result.duration_seconds * _NS)
-        begins_at_ns = max(self._clock.now_ns() - duration_ns, self._gate_ended_at_ns)
-        self._gate_ended_at_ns = ends_at_ns = begins_at_ns + duration_ns
+        ends_at_ns = self._clock.now_ns()
+        begins_at_ns = ends_at_ns - int(result.duration_seconds * _NS)
         evidence = _evidence_of(result)
         attributes: dict[str, AttributeValue] = {"serving.gate": result.gate, "serving.verdict": result.verdict.value}
         if evidence:
@@ -63,6 +64,7 @@ class CandidateTrace:
         if result.verdict is Verdict.REFUSED:
             attributes["error.type"] = "refused"
             error = evidence or f"refused by {result.gate}"
+        self._gates.append(len(self._parts))
         self._add(f"gate {result.gate}", begins_at_ns, ends_at_ns, attributes, error)
 
     def note(self, event: str, **attributes: AttributeValue) -> None:
@@ -88,7 +90,17 @@ class CandidateTrace:
         return 1 + len(self._parts)
 
     def make_spans(self) -> list[FinishedSpan]:
-        """Implement `FinishedTrace`: the candidate, then its parts in the order in which they ended."""
+        """Implement `FinishedTrace`: the candidate, then its parts in the order in which they ended.
+
+        The news of a gate may come late. So each is moved back, from the last one on, to where the next one begins:
+        none of them can overlap, end after its news, or begin before it did.
+        """
+        next_begins_at_ns = self._ends_at_ns
+        for place in reversed(self._gates):
+            gate = self._parts[place]
+            late_ns = max(0, gate.ends_at_ns - next_begins_at_ns)
+            next_begins_at_ns = gate.begins_at_ns - late_ns
+            self._parts[place] = replace(gate, begins_at_ns=next_begins_at_ns, ends_at_ns=gate.ends_at_ns - late_ns)
         candidate = FinishedSpan(
             *("candidate", self._trace_id, self._span_id, 0),
             *(self._begins_at_ns, self._ends_at_ns, self._attributes),

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.telemetry.candidate_trace import MOST_CHARACTERS, CandidateTrace
+from serving.telemetry.spans import SpanClock
 
 
 def gate(name: str, evidence: str = "", seconds: float = 0.0, verdict: Verdict = Verdict.PASSED) -> GateResult:
     return GateResult(gate=name, verdict=verdict, evidence=evidence, duration_seconds=seconds)
 
 
-def test_gates_last_as_long_as_was_measured_and_do_not_overlap() -> None:
+def test_gates_last_as_long_as_was_measured_and_do_not_overlap_however_late_their_news_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000
+    monkeypatch.setattr(SpanClock, "now_ns", lambda _: int(now * 1e9))
     trace = CandidateTrace("iris", "1")
-    for seconds in (0.0, 0.2, 0.5, 0.0, 3.0):  # more than has passed here: their news came late
+    for seconds, told_at in ((2, 1007), (5, 1007), (0, 1007), (3, 1010)):  # the first one had ended at 1002
+        now = told_at
         trace.add_gate(gate(GateName.LOAD, seconds=seconds))
     trace.end()
     candidate, *gates = trace.make_spans()
-    assert [(one.ends_at_ns - one.begins_at_ns) / 1e9 for one in gates] == [0.0, 0.2, 0.5, 0.0, 3.0]
-    assert all(later.begins_at_ns >= earlier.ends_at_ns for earlier, later in itertools.pairwise(gates))
-    assert all(one.begins_at_ns >= candidate.begins_at_ns for one in gates)
+    seen = [(one.begins_at_ns / 1e9, one.ends_at_ns / 1e9) for one in gates]
+    assert seen == [(1000, 1002), (1002, 1007), (1007, 1007), (1007, 1010)]
+    assert (candidate.begins_at_ns, candidate.ends_at_ns) == (int(1000e9), int(1010e9))
 
 
 @pytest.mark.parametrize("name", [GateName.GOLDEN, GateName.FINITE, GateName.BATCHING, GateName.WARM_UP])
