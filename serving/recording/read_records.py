@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from serving.domain.errors import ServingError
 from serving.recording.parquet_records import iterate_lines, iterate_parquet
-from serving.recording.record_files import JSONL, PARQUET, UNFINISHED
+from serving.recording.record_files import JSONL, PARQUET, UNFINISHED, name_finished
 
 _TEXTS = ("model", "version", "method")
 
@@ -91,7 +91,7 @@ def _iterate_readable(directory: Path) -> Iterator[Path]:
 def _choose_finished(path: Path) -> Path:
     """Return the file that was made of an unfinished one, which has the same records, if there is one by now."""
     if path.suffix == JSONL and path.name.startswith(UNFINISHED):
-        finished = path.with_name(path.name.removeprefix(UNFINISHED)).with_suffix(PARQUET)
+        finished = name_finished(path)
         if finished.exists():
             return finished
     return path
@@ -117,10 +117,3 @@ def _iterate_file(path: Path) -> Iterator[dict[str, Any]]:
         raise UnreadableRecords(f"'{path}': Parquet needs pyarrow; install this package with its extra arrow") from None
     except ValueError as error:
         raise UnreadableRecords(f"'{path}' is no Parquet file of records: {error}") from None
-
-
-def _find_finished(path: Path) -> Path | None:
-    """Return what an unfinished file of lines becomes, None for another file."""
-    if path.suffix == JSONL and path.name.startswith(UNFINISHED):
-        return path.with_name(path.name.removeprefix(UNFINISHED)).with_suffix(PARQUET)
-    return None

@@ -135,7 +135,7 @@ class RecordFiles:
 
 
 def _lock_new_file(descriptor: int) -> bool:
-    """Return whether nobody has taken the file between its making and its lock: the upkeep looks at all it finds."""
+    """Lock a new file. Returns False if another process has locked or removed it first: the upkeep tries every file."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -143,6 +143,11 @@ def _lock_new_file(descriptor: int) -> bool:
     except OSError:  # a file system without locks
         return True
     return os.fstat(descriptor).st_nlink > 0
+
+
+def name_finished(path: Path) -> Path:
+    """Return the path of the Parquet file that is made of an unfinished file."""
+    return path.with_name(path.name.removeprefix(UNFINISHED)).with_suffix(PARQUET)
 
 
 def make_private_directory(directory: Path, *inner: str) -> Path:

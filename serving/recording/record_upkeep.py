@@ -19,7 +19,7 @@ from typing import NamedTuple
 import structlog
 
 from serving.recording.parquet_records import write_parquet
-from serving.recording.record_files import JSONL, PARQUET, UNFINISHED, make_private_directory
+from serving.recording.record_files import JSONL, PARQUET, UNFINISHED, make_private_directory, name_finished
 
 LOCK_NAME = ".lock"
 PASS_SECONDS = 30.0
@@ -113,7 +113,7 @@ class RecordUpkeep:
             if not path.name.startswith(UNFINISHED):
                 self._whole.add(path)
                 return
-            target = path.with_name(path.name.removeprefix(UNFINISHED)).with_suffix(PARQUET)
+            target = name_finished(path)
             if not target.exists() and os.fstat(descriptor).st_size:
                 aside = path.with_suffix(PARQUET)
                 if not write_parquet(path, aside, self._is_late):

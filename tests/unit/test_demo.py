@@ -17,7 +17,6 @@ from serving.domain.manifest import Golden, Manifest, parse_golden, parse_manife
 from serving.domain.signature import Container
 from tests.commands import run_command
 
-ROOT = Path(__file__).parents[2]
 NAMES = [f"{each.model}/{each.version}" for each in demo_versions()]
 
 
