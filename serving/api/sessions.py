@@ -116,7 +116,7 @@ class Sessions:
             return None
         expires_at = math.floor(self._now()) + LIFE_SECONDS
         content = expires_at.to_bytes(_TIME_BYTES) + token_bytes(_NONCE_BYTES)
-        return Session(scopes, expires_at), urlsafe_b64encode(content + _sign(given, content)).rstrip(b"=")
+        return Session(scopes, expires_at), _encode(content + _sign(given, content))
 
     def _read(self, value: bytes) -> Session | None:
         """Return the session of a cookie's value, None unless it is one of this server that has not ended."""
@@ -125,6 +125,8 @@ class Sessions:
         try:
             raw = b64decode(value + b"=" * (-len(value) % 4), altchars=b"-_", validate=True)
         except binascii.Error:
+            return None
+        if _encode(raw) != value:  # base64 has several spellings of the same bytes
             return None
         content, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         expires_at = int.from_bytes(content[:_TIME_BYTES])
@@ -165,6 +167,10 @@ class SignInLimit:
 
 def _sign(key: bytes, content: bytes) -> bytes:
     return hmac.digest(key, content, hashlib.sha256)
+
+
+def _encode(raw: bytes) -> bytes:
+    return urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def name_cookie(headers: Headers) -> bytes:

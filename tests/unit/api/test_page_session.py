@@ -6,6 +6,7 @@ import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from http.cookies import SimpleCookie
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 
 import httpx
@@ -417,6 +418,22 @@ def test_what_is_no_cookie_of_this_server_is_none() -> None:
         assert refused.value.status == 401
     with pytest.raises(AccessRefused):
         sessions.check(TokenScope.ADMIN, "GET", {b"cookie": b"Serving_session=" + value})
+
+
+def test_another_spelling_of_the_same_bytes_is_no_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders of base64 take "+" for "-", and let the last character's bits that stand for nothing be anything."""
+    monkeypatch.setattr(module, "token_bytes", lambda _: b"\xff\xfb\xef\xbe" + b"\xff" * 12)
+    sessions = sessions_of(ALL)
+    found = sessions.sign_in(TOKEN.encode())
+    assert found is not None
+    value = found[1]
+    assert check(sessions, value) == found[0]
+    characters = ascii_uppercase + ascii_lowercase + digits + "-_"
+    last = characters[characters.index(chr(value[-1])) + 1].encode()
+    for other in (value.replace(b"-", b"+"), value.replace(b"_", b"/"), value[:-1] + last):
+        assert other != value
+        with pytest.raises(AccessRefused):
+            check(sessions, other)
 
 
 def test_of_several_cookies_one_that_is_ours_counts() -> None:
