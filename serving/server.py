@@ -31,6 +31,7 @@ from serving.http1 import HttpConnection
 from serving.http1.limits import MOST_CROWDED
 from serving.recording.recorder import find_record_directory
 from serving.settings import ServerSettings, Settings
+from serving.signals import IGNORED, STOPPING, log_ignored
 from serving.telemetry import logging
 from serving.telemetry.tracer import require_library
 
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from serving.api.grpc.listener import Listener
 
 STOP_POLL_SECONDS = 0.1  # how soon a second signal is seen, as in uvicorn
-# SIGINT and SIGTERM, which uvicorn takes, and the two that a terminal sends when it closes or is asked to by Ctrl-\\.
-STOPPING = (signal.SIGHUP, signal.SIGQUIT)
-IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 # Descriptors that connections leave to everything else: files, hosts (two each), and probes of a crowded server.
 RESERVED, RESERVED_SHARE, MOST_RESERVED = 64, 4, 1024
 LEAST_CONNECTIONS = 16
@@ -91,9 +89,8 @@ class DrainingServer(uvicorn.Server):
             if threading.current_thread() is not threading.main_thread():
                 yield
                 return
-            taken = {one: self.handle_exit for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN}
-            handlers = taken | dict.fromkeys(IGNORED, self._ignore)
-            before = {one: signal.signal(one, handler) for one, handler in handlers.items()}
+            taken = [*(one for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN), *IGNORED]
+            before = {one: signal.signal(one, self.handle_exit) for one in taken}
             try:
                 yield
             finally:
@@ -182,8 +179,15 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
-        """Take a signal (called by the interpreter, on the loop's thread)."""
-        name = signal.Signals(sig).name
+        """Let the loop heed a signal (called by the interpreter, on the loop's thread): see `serving.signals`."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._heed, sig)
+
+    def _heed(self, number: int) -> None:
+        if number in IGNORED:
+            log_ignored(number)
+            return
+        name = signal.Signals(number).name
         if self._has_been_asked:
             log.warning("stopping_now", signal=name)
             self.should_exit = self.force_exit = True
@@ -194,13 +198,10 @@ class DrainingServer(uvicorn.Server):
         services: Services | None = getattr(self._app.state, "services", None)
         if services is not None:
             services.background.announce_stop()
-        if wait and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.call_later, wait, self._stop)
+        if wait:
+            asyncio.get_running_loop().call_later(wait, self._stop)
         else:
             self._stop()
-
-    def _ignore(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
-        log.warning("signal_ignored", signal=signal.Signals(sig).name)
 
     def _stop(self) -> None:
         self.should_exit = True

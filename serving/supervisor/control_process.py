@@ -10,14 +10,13 @@ import os
 import resource
 import signal
 import socket
-import threading
 import time
-from types import FrameType
 
 import structlog
 
 from serving.domain.errors import ServingError
 from serving.settings import Settings, forget_tokens
+from serving.signals import IGNORED, STOPPING, NotedSignals
 from serving.supervisor.attached_workers import AttachedWorkers
 from serving.supervisor.shared_control import SharedControl
 from serving.telemetry import logging
@@ -29,8 +28,6 @@ LINGER_SECONDS = 3.0  # without a process: their manager may be starting one aga
 HOLD_SECONDS = 15.0  # until what answered before an earlier control ended is committed, complete or not
 TELL_SECONDS = 2.0
 POLL_SECONDS = 0.1
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 log = structlog.get_logger("serving.control")
 
@@ -51,12 +48,12 @@ class ControlProcess:
 
         self._control = SharedControl(settings, words, count_workers(settings), make_workers, is_held=True)
         self._linger_seconds = LINGER_SECONDS
-        self._wake = threading.Event()
+        self._signals = NotedSignals()
 
     def run(self) -> int:
         """Have control until the last process has gone; returns the exit status. Blocks."""
         for one in (*STOPPING, *IGNORED):
-            signal.signal(one, self._note_signal)
+            signal.signal(one, self._signals.note)
         service, planes = self._control.service, self._control.planes
         service.on_started = lambda _: planes.release()
         self._workers.start()
@@ -69,7 +66,8 @@ class ControlProcess:
             return 1
         hold_ends_at: float | None = time.monotonic() + HOLD_SECONDS
         while not self._workers.close_if_empty(self._linger_seconds):
-            self._wake.wait(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
+            self._heed_signals()
             if hold_ends_at is not None and time.monotonic() > hold_ends_at:
                 hold_ends_at = None
                 planes.release()
@@ -78,13 +76,10 @@ class ControlProcess:
             (self._settings.state.path / SOCKET_NAME).unlink()
         return 0
 
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
-        name = signal.Signals(number).name
-        if number in IGNORED:
-            log.warning("signal_ignored", signal=name)
-            return
-        log.info("stopping", signal=name, effect="control ends with the last process of its application")
-        self._linger_seconds = 0.0
+    def _heed_signals(self) -> None:
+        for name in self._signals.take():
+            log.info("stopping", signal=name, effect="control ends with the last process of its application")
+            self._linger_seconds = 0.0
 
 
 def main(lock: int, listener: int, document: int) -> int:

@@ -15,12 +15,14 @@ import struct
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from serving.signals import IGNORED, STOPPING
+
 ORDER = struct.Struct("<I")
 EVENT = struct.Struct("<Biid")
 SPARE = 0xFFFFFFFF
 """In the place of a worker's index: fork a spare, whose socket is the only descriptor."""
 _MOST_DESCRIPTORS = 250  # of one packet; the system takes 253
-_TO_THE_SUPERVISOR = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_TO_THE_SUPERVISOR = (*STOPPING, *IGNORED)
 
 Run = Callable[[int, list[int]], int]
 """What a worker does with its index and descriptors; returns its exit status."""

@@ -17,6 +17,7 @@ from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
 from serving.server import CannotListen, describe_listener, explain_admin_port, explain_port, prepare
 from serving.settings import Settings
+from serving.signals import IGNORED, STOPPING, NotedSignals
 from serving.silence import load_onnxruntime
 from serving.supervisor.crew import Crew
 from serving.supervisor.grpc_port import GrpcPort
@@ -28,8 +29,6 @@ from serving.worker.worker_settings import count_workers, settings_of_one
 
 KILL_SECONDS = 5.0  # beyond drain_seconds, until workers that drain are killed
 POLL_SECONDS = 0.1
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 
 log = structlog.get_logger("serving.supervisor")
 
@@ -65,7 +64,8 @@ class Supervisor:
             return self._crew
 
         self._service = SharedControl(settings, committed, workers, make_crew, self._log_listening).service
-        self._signals = 0
+        self._signals = NotedSignals()
+        self._stops = 0  # how many times the end was asked for
         self._is_listening = False
         self.exit_code = 0
 
@@ -76,7 +76,7 @@ class Supervisor:
             self._service.on_started = self._check_start
             self._service.start()
             self._crew.start()
-            while not self._signals and not self._crew.is_lost:
+            while not self._count_stops() and not self._crew.is_lost:
                 self._forwarder.forward(POLL_SECONDS)
             if self._crew.is_lost:
                 log.error("no_worker_left", effect="the service ends, as nobody could answer")
@@ -105,15 +105,15 @@ class Supervisor:
         server = self._settings.server
         self._service.announce_stop()
         ends_at = time.monotonic() + server.lame_duck_seconds
-        while self._signals == 1 and time.monotonic() < ends_at:
+        while self._count_stops() == 1 and time.monotonic() < ends_at:
             self._forwarder.forward(POLL_SECONDS)
         for worker in range(len(self._ports[0].shares)):
             self._forwarder.leave_out(worker)
         self._crew.stop()
         ends_at = time.monotonic() + server.drain_seconds + KILL_SECONDS
         while time.monotonic() < ends_at and self._crew.list_links():
-            if self._signals > 1:
-                self._signals = 1
+            if self._count_stops() > 1:
+                self._stops = 1
                 self._crew.stop()
                 ends_at = min(ends_at, time.monotonic() + KILL_SECONDS)  # one that is stopped heeds no signal
             if all(worker.state is not WorkerState.SERVING for worker in self._crew.list_status()):
@@ -122,23 +122,25 @@ class Supervisor:
             time.sleep(POLL_SECONDS / 5)
         self._crew.join(POLL_SECONDS)
 
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
-        name = signal.Signals(number).name
-        if number in IGNORED:
-            log.warning("signal_ignored", signal=name)
-            return
-        self._signals += 1
-        if self._signals == 1:
-            log.info("stopping", signal=name, lame_duck_seconds=self._settings.server.lame_duck_seconds)
-        else:
-            log.warning("stopping_now", signal=name)
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.note(number, frame)
         self._forwarder.wake()
+
+    def _count_stops(self) -> int:
+        """Heed the signals that came, and return how many times the end was asked for."""
+        for name in self._signals.take():
+            self._stops += 1
+            if self._stops == 1:
+                log.info("stopping", signal=name, lame_duck_seconds=self._settings.server.lame_duck_seconds)
+            else:
+                log.warning("stopping_now", signal=name)
+        return self._stops
 
     def _check_start(self, status: Status) -> None:
         if self._settings.server.fail_fast and not any(model.active for model in status.models.values()):
             log.error("nothing_to_serve", reason=f"no model is active in {self._settings.store.path}")
             self.exit_code = 1
-            self._signals += 1
+            self._stops += 1
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from serving.sandbox.process import LOADING_NICENESS
 from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.traffic import Traffic
 
+INTERRUPTED = Path(__file__).with_name("interrupted.py")
 LEASED = 'serving_leases{model="m",version="1"} 1.0'
 
 
@@ -188,6 +189,17 @@ def test_signals_that_end_a_program_stop_it_in_order(
         until(lambda: not any(child.is_running() for child in children), "the end of every child")
         said = next(one for one in server.log() if one.get("event") == "stopping")
         assert said["signal"] == sent.name
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_that_come_while_a_line_is_logged_are_heeded(tmp_path: Path, workers: str) -> None:
+    """The thread that a signal interrupts has the lock of the log: see `interrupted`."""
+    with serving(tmp_path, entry=(INTERRUPTED,), imports_anew=False, SERVING_SERVER__WORKERS=workers) as server:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGUSR1)
+        assert server.process.wait(60) == 0
+        said = [(one["event"], one["signal"]) for one in server.log() if "signal" in one and "worker" not in one]
+    assert said == [("signal_ignored", "SIGUSR1"), ("stopping", "SIGTERM"), ("stopping_now", "SIGQUIT")]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGUSR2])

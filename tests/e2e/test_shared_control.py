@@ -267,8 +267,12 @@ def refusal(sock: socket.socket) -> str:
     return received[0].refusal
 
 
-def test_control_ends_by_itself_when_every_process_is_killed(server: Application) -> None:
+def test_control_goes_on_after_a_signal_until_every_process_is_killed(server: Application) -> None:
     control, everything = server.control(), server.tree()
+    for sent in (signal.SIGUSR1, signal.SIGTERM):
+        control.send_signal(sent)
+    until(lambda: "control ends with the last process" in server.log_path.read_text(), "the signal in the log")
+    assert is_alive(control)
     for one in everything:
         if one not in (control, *_children_of(control)):
             one.kill()
