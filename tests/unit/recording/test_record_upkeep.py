@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.recording import record_upkeep
 from serving.recording.parquet_records import iterate_parquet
 from serving.recording.record_files import RecordFiles
 from serving.recording.record_lines import RecordEncoder
@@ -33,6 +34,11 @@ def put(directory: Path, name: str, content: bytes = LINE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def is_emptied(directory: Path) -> bool:
+    """Whether the directories of `HERE` are gone, too: one that is removed while a file is put there fails that."""
+    return not (directory / HERE.model).exists()
 
 
 @contextmanager
@@ -152,13 +158,32 @@ def test_its_thread_looks_at_the_start_when_woken_and_at_the_end(tmp_path: Path)
     put(directory, "20260101T000000Z-1-1.jsonl")
     upkeep = RecordUpkeep(directory, 1)
     upkeep.start()
-    until(lambda: not list_names(directory), "the first look")
+    until(lambda: is_emptied(directory), "the first look")
     put(directory, "20260101T000000Z-1-2.jsonl")
     upkeep.wake()
-    until(lambda: not list_names(directory), "another look")
+    until(lambda: is_emptied(directory), "another look")
     put(directory, "20260101T000000Z-1-3.jsonl")
     upkeep.stop(30.0)
     assert list_names(directory) == []
+
+
+def test_a_stop_that_comes_as_it_begins_another_look_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_upkeep, "PASS_SECONDS", 3600.0)
+    upkeep = RecordUpkeep(tmp_path, 1)
+    clear = upkeep._wake.clear
+
+    def stop_first() -> None:
+        upkeep._stopping.set()
+        upkeep._wake.set()
+        clear()
+
+    monkeypatch.setattr(upkeep._wake, "clear", stop_first)
+    upkeep.wake()
+    upkeep.start()
+    upkeep._thread.join(30)
+    assert not upkeep._thread.is_alive()
 
 
 def test_its_last_look_waits_for_other_processes(tmp_path: Path) -> None:
@@ -183,5 +208,5 @@ def test_its_thread_outlives_a_failure(tmp_path: Path) -> None:
     directory.unlink()
     put(directory, "20260101T000000Z-1-1.jsonl")
     upkeep.wake()
-    until(lambda: not list_names(directory), "a look")
+    until(lambda: is_emptied(directory), "a look")
     upkeep.stop(30.0)
