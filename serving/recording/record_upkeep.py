@@ -119,7 +119,7 @@ class RecordUpkeep:
                 if not write_parquet(path, aside, self._is_late):
                     return
                 aside.rename(target)
-            path.unlink()
+            path.unlink(missing_ok=True)  # its writer gives up a file that is locked before it is
 
     def _remove_oldest(self) -> None:
         files = []

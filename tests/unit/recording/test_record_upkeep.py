@@ -102,6 +102,20 @@ def test_what_a_kill_has_left_half_made_is_made_anew(tmp_path: Path) -> None:
     assert whole.read_bytes().startswith(b"made already")
 
 
+def test_a_file_that_its_writer_gives_up_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer begins another one, as this one was locked."""
+    put(tmp_path, "_20260101T000000Z-1-1.jsonl", b"")
+    name_finished = record_upkeep.name_finished
+
+    def give_up_first(path: Path) -> Path:
+        path.unlink()
+        return name_finished(path)
+
+    monkeypatch.setattr(record_upkeep, "name_finished", give_up_first)
+    assert RecordUpkeep(tmp_path, PLENTY).look_after()
+    assert list_names(tmp_path) == []
+
+
 def test_parquet_that_is_late_is_made_after_the_next_start(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
     put(tmp_path, "_20260101T000000Z-1-1.jsonl", LINE * 100)
