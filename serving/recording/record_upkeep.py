@@ -83,9 +83,9 @@ class RecordUpkeep:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
             self._look()
             self._wake.wait(PASS_SECONDS)
+            self._wake.clear()
         while not self._look() and not self._is_late():  # another process that began earlier may not see what is new
             time.sleep(LOCK_SECONDS)
 
@@ -119,7 +119,7 @@ class RecordUpkeep:
                 if not write_parquet(path, aside, self._is_late):
                     return
                 aside.rename(target)
-            path.unlink()
+            path.unlink(missing_ok=True)  # its writer gives up a file that is locked before it is
 
     def _remove_oldest(self) -> None:
         files = []

@@ -190,10 +190,12 @@ class Tracer:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._is_stopping.is_set():
+        is_last = False
+        while not is_last:
             self._has_work.wait()
             self._is_stopping.wait(GATHER_SECONDS)
             self._has_work.clear()
+            is_last = self._is_stopping.is_set()  # what was taken before the stop is exported below
             try:
                 self._export_waiting()
             except Exception:  # what comes later is exported all the same

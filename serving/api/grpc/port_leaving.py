@@ -34,7 +34,7 @@ async def stop_listening(port: int) -> None:
 
     A client that comes in that time is not answered, and tries again after a second; it then reaches another process.
     """
-    listening = [descriptor for descriptor, state in _list_sockets(port) if state == _LISTEN]
+    listening = _list_listening(port)
     for descriptor in listening:
         _drop_new(descriptor)
     await asyncio.sleep(SETTLE_SECONDS)
@@ -42,13 +42,18 @@ async def stop_listening(port: int) -> None:
         nowhere.setblocking(False)
         nowhere.bind("")  # a free address, see unix(7)
         nowhere.listen()
-        for descriptor in listening:
+        for descriptor in listening & _list_listening(port):  # gRPC may have closed some, and others have their numbers
             os.dup2(nowhere.fileno(), descriptor, inheritable=False)
 
 
 def has_connections(port: int) -> bool:
     """Return whether this process has a connection on a port. Any thread; some microseconds for each descriptor."""
     return any(state == _ESTABLISHED for _, state in _list_sockets(port))
+
+
+def _list_listening(port: int) -> set[int]:
+    """Return the descriptors of this process that listen on a port."""
+    return {descriptor for descriptor, state in _list_sockets(port) if state == _LISTEN}
 
 
 def _list_sockets(port: int) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ import pytest
 from serving.domain.errors import DeadlineExceeded, ModelFailed, Overloaded
 from serving.domain.plan import Split
 from serving.domain.rollout import BadExample
+from serving.plane import shadow
 from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.served_split import ServedSplit
 from serving.telemetry.split_counts import SplitRow
@@ -24,6 +25,12 @@ from tests.unit.plane.host_stub import until
 
 IRIS = [5.1, 3.5, 1.4, 0.2]
 LARGE = orjson.dumps({"instances": [IRIS] * 10_000})
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drop no copy because the machine is slow."""
+    monkeypatch.setattr(shadow, "MOST_WAIT_SECONDS", 60.0)
 
 
 class Scene:

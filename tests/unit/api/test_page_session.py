@@ -17,6 +17,7 @@ from starlette.routing import Mount
 from structlog.testing import capture_logs
 
 import serving.api.sessions as module
+from serving import api
 from serving.api.access import Access, AccessRefused
 from serving.api.sessions import LIFE_SECONDS, Sessions, SignInLimit, TooManySignIns
 from serving.domain.decision import PinVersion
@@ -490,7 +491,8 @@ def test_a_form_cannot_sign_in() -> None:
     assert form.status_code == 415
 
 
-def test_sign_ins_that_fail_are_logged_without_the_token_and_bounded() -> None:
+def test_sign_ins_that_fail_are_logged_without_the_token_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "SignInLimit", lambda: SignInLimit(now=Clock()))
     app = make_app()
     with capture_logs() as logs:
         statuses = [sign_in(app, "guess").status_code for _ in range(12)]

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from serving.api.services import services_of
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Method
+from serving.recording import recorder
 from serving.rows.batch import Batch, Prediction
 from tests.fakes import MIXED, FakeEngine, echo, make_app, make_reference, make_servable
 from tests.unit.api.test_shortcut import Immediate
@@ -31,6 +32,12 @@ CALLS: dict[str, Any] = {
     "/v1/models/iris:predict": {"instances": [ROW]},
     "/invocations": {"inputs": [ROW]},
 }
+
+
+@pytest.fixture(autouse=True)
+def _patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all that waits written, however slow the machine is."""
+    monkeypatch.setattr(recorder, "STOP_SECONDS", 60.0)
 
 
 class Recorded:

@@ -20,6 +20,7 @@ from serving.domain import errors
 from serving.domain.report import GateResult, Verdict
 from serving.domain.upload import UploadFailed, UploadProblem, UploadRequest, UploadState, UploadStatus
 from tests.fakes import ADMIN, NOON, FakeUploads, call, make_app, run
+from tests.unit.api.own_time import run_in_own_time
 
 PATH = "/models/iris/versions/4"
 FILE = "?file=model.joblib"
@@ -231,7 +232,7 @@ def test_a_body_may_be_slow_as_long_as_enough_of_it_arrives() -> None:
         return {"type": "http.request", "body": bytes(MIN_BYTES), "more_body": next(more)}
 
     more = iter([True, True, True, False])
-    assert len(run(collect(_Body(receive, {}, 0.1).read_chunks()))) == 4 * MIN_BYTES
+    assert len(run_in_own_time(collect(_Body(receive, {}, 0.1).read_chunks()))) == 4 * MIN_BYTES
 
 
 def test_a_disk_that_is_slow_is_not_the_fault_of_the_client() -> None:
@@ -248,7 +249,7 @@ def test_a_disk_that_is_slow_is_not_the_fault_of_the_client() -> None:
             count += 1
         return count
 
-    assert run(write_slowly()) == 5
+    assert run_in_own_time(write_slowly()) == 5
 
 
 def test_a_body_that_trickles_is_given_up() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.recording import record_upkeep
 from serving.recording.parquet_records import iterate_parquet
 from serving.recording.record_files import RecordFiles
 from serving.recording.record_lines import RecordEncoder
@@ -33,6 +34,11 @@ def put(directory: Path, name: str, content: bytes = LINE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def is_emptied(directory: Path) -> bool:
+    """Whether the directories of `HERE` are gone, too: one that is removed while a file is put there fails that."""
+    return not (directory / HERE.model).exists()
 
 
 @contextmanager
@@ -96,6 +102,20 @@ def test_what_a_kill_has_left_half_made_is_made_anew(tmp_path: Path) -> None:
     assert whole.read_bytes().startswith(b"made already")
 
 
+def test_a_file_that_its_writer_gives_up_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer begins another one, as this one was locked."""
+    put(tmp_path, "_20260101T000000Z-1-1.jsonl", b"")
+    name_finished = record_upkeep.name_finished
+
+    def give_up_first(path: Path) -> Path:
+        path.unlink()
+        return name_finished(path)
+
+    monkeypatch.setattr(record_upkeep, "name_finished", give_up_first)
+    assert RecordUpkeep(tmp_path, PLENTY).look_after()
+    assert list_names(tmp_path) == []
+
+
 def test_parquet_that_is_late_is_made_after_the_next_start(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
     put(tmp_path, "_20260101T000000Z-1-1.jsonl", LINE * 100)
@@ -152,13 +172,32 @@ def test_its_thread_looks_at_the_start_when_woken_and_at_the_end(tmp_path: Path)
     put(directory, "20260101T000000Z-1-1.jsonl")
     upkeep = RecordUpkeep(directory, 1)
     upkeep.start()
-    until(lambda: not list_names(directory), "the first look")
+    until(lambda: is_emptied(directory), "the first look")
     put(directory, "20260101T000000Z-1-2.jsonl")
     upkeep.wake()
-    until(lambda: not list_names(directory), "another look")
+    until(lambda: is_emptied(directory), "another look")
     put(directory, "20260101T000000Z-1-3.jsonl")
     upkeep.stop(30.0)
     assert list_names(directory) == []
+
+
+def test_a_stop_that_comes_as_it_begins_another_look_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_upkeep, "PASS_SECONDS", 3600.0)
+    upkeep = RecordUpkeep(tmp_path, 1)
+    clear = upkeep._wake.clear
+
+    def stop_first() -> None:
+        upkeep._stopping.set()
+        upkeep._wake.set()
+        clear()
+
+    monkeypatch.setattr(upkeep._wake, "clear", stop_first)
+    upkeep.wake()
+    upkeep.start()
+    upkeep._thread.join(30)
+    assert not upkeep._thread.is_alive()
 
 
 def test_its_last_look_waits_for_other_processes(tmp_path: Path) -> None:
@@ -183,5 +222,5 @@ def test_its_thread_outlives_a_failure(tmp_path: Path) -> None:
     directory.unlink()
     put(directory, "20260101T000000Z-1-1.jsonl")
     upkeep.wake()
-    until(lambda: not list_names(directory), "a look")
+    until(lambda: is_emptied(directory), "a look")
     upkeep.stop(30.0)

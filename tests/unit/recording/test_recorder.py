@@ -134,7 +134,8 @@ def test_parquet_without_pyarrow_stops_the_start(tmp_path: Path, monkeypatch: py
     find_record_directory(settings(tmp_path))
 
 
-def test_what_waits_at_the_end_is_written(tmp_path: Path) -> None:
+def test_what_waits_at_the_end_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "STOP_SECONDS", 60.0)
     metrics = Metrics("0")
 
     async def record() -> None:

@@ -331,9 +331,17 @@ def test_any_json_value_is_read_or_refused_and_nothing_else(contract: Signature,
 @example(LENIENT, [[1, "a", True, 2**64]])
 @example(LENIENT, [[True, "a", True, 1]])
 @example(SPARSE, [[1, 2, None, True]])
+@example(NUMBERS, [[2**53 + 1, 0.5, 1, 1]])
+@example(NUMBERS, [[2**53 + 1, 0.5, 1, 1], [0.5, 1, 1, 1]])
+@example(NUMBERS, [[2**63 + 1, 0.5, 1, 1], [-1, 1, 1, 1]])
+@example(NUMBERS, [[2**100 + 1, 1, 1, 1]])
+@example(LENIENT, [[2**53 + 1, None, None, None], [None, None, None, None]])
 def test_the_fast_way_takes_exactly_what_the_rules_allow(contract: Signature, rows: list[list[Any]]) -> None:
     is_right = all(
         is_allowed(feature, cell) for row in rows for feature, cell in zip(contract.features, row, strict=True)
+    ) and all(
+        feature.dtype is not Dtype.NUMBER or is_kept(column)
+        for feature, column in zip(contract.features, zip(*rows, strict=True), strict=False)
     )
     try:
         batch = rows_to_batch(contract, rows)
@@ -359,6 +367,14 @@ def is_allowed(feature: Feature, cell: Any) -> bool:
         return is_text
     fits = type(cell) is not int or -(2**63) <= cell < 2**64
     return type(cell) is bool or is_text or (is_number and fits)
+
+
+def is_kept(numbers: tuple[Any, ...]) -> bool:
+    """Whether float64 holds all numbers of a column, or all are integers of one 64-bit kind."""
+    if all(type(cell) is not int or int(float(cell)) == cell for cell in numbers if is_allowed(ONE.features[0], cell)):
+        return True
+    kinds = range(-(2**63), 2**63), range(2**64)
+    return all(type(cell) is int for cell in numbers) and any(all(cell in kind for cell in numbers) for kind in kinds)
 
 
 def list_cells(batch: Batch) -> list[list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,10 +28,13 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, hook = list(root.handlers), root.level, threading.excepthook
+    levels = {name: logging.getLogger(name).level for name in ("asyncio", "watchdog")}
     before = structlog.get_config()
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:], threading.excepthook = handlers, hook
+    for name, its_level in {**levels, None: level}.items():
+        logging.getLogger(name).setLevel(its_level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).propagate = True
     structlog.configure(**before)

@@ -25,6 +25,12 @@ SPAN = FinishedSpan(
 )
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give an export as long as a slow machine needs."""
+    monkeypatch.setattr("serving.telemetry.otlp.SEND_SECONDS", 60)
+
+
 def test_a_span_arrives_as_it_was_recorded() -> None:
     with collecting() as collector:
         exporter = OtlpExporter(collector.endpoint, "models")

@@ -115,7 +115,9 @@ class Worker:
 
     def __init__(self, index: int, summed: SummedTraffic, now: Callable[[], float]) -> None:
         self.sheet = CountSheet.create(RECORDS)
-        self.counts = SplitCounts(CountSheet(os.dup(self.sheet.fd), RECORDS), now)
+        theirs = CountSheet(os.dup(self.sheet.fd), RECORDS)
+        self.counts = SplitCounts(theirs, now)
+        os.close(theirs.fd)  # the mapping needs none
         summed.add(index, self.sheet)
 
 

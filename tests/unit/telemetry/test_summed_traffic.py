@@ -30,7 +30,9 @@ class Worker:
 
     def __init__(self, index: int, summed: SummedTraffic) -> None:
         self.sheet = CountSheet.create(RECORDS)
-        self.metrics = Metrics("0", CountSheet(os.dup(self.sheet.fd), RECORDS))
+        theirs = CountSheet(os.dup(self.sheet.fd), RECORDS)
+        self.metrics = Metrics("0", theirs)
+        os.close(theirs.fd)  # the mapping needs none, and there are many workers
         summed.add(index, self.sheet)
 
 

@@ -72,7 +72,7 @@ class Traces:
 @pytest.fixture
 def traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traces]:
     monkeypatch.setattr(tracer_module, "GATHER_SECONDS", 0.0)
-    monkeypatch.setattr(tracer_module, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(tracer_module, "STOP_SECONDS", 60.0)
     found = Traces()
     yield found
     found.exporter.may_go_on.set()
@@ -193,7 +193,31 @@ def test_too_many_are_dropped_and_counted_and_nobody_waits(traces: Traces) -> No
     until(lambda: len(traces.exporter.spans) == 2 * (MOST_WAITING + 1))
 
 
-def test_a_stop_does_not_wait_for_an_export_that_hangs_and_counts_what_is_lost(traces: Traces) -> None:
+def test_what_is_taken_between_an_export_and_the_stop_is_exported(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export, has_ended, may_end = traces.tracer._export_waiting, threading.Event(), threading.Event()
+
+    def export_and_wait() -> None:
+        export()
+        has_ended.set()
+        may_end.wait(60)
+
+    monkeypatch.setattr(traces.tracer, "_export_waiting", export_and_wait)
+    traces.tracer.start()
+    traces.take(1)
+    assert has_ended.wait(30)
+    traces.take(1)
+    traces.tracer._is_stopping.set()
+    may_end.set()
+    traces.tracer.stop()
+    assert (len(traces.exporter.spans), traces.dropped) == (4, 0)
+
+
+def test_a_stop_does_not_wait_for_an_export_that_hangs_and_counts_what_is_lost(
+    traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracer_module, "STOP_SECONDS", 0.2)
     traces.exporter.may_go_on.clear()
     traces.tracer.start()
     traces.take(1)
@@ -215,9 +239,12 @@ def test_failures_are_logged_once_in_a_while_and_counted(traces: Traces, monkeyp
         for count in range(1, 4):
             traces.take(1)
             until(lambda count=count: traces.dropped == 2 * count)
+        traces.exporter.may_go_on.clear()
+        traces.take(1)
+        until(lambda: traces.exporter.attempts == 4, "the export after the last failure")
         assert [line["event"] for line in lines] == ["traces_not_exported"]
         monkeypatch.setattr(traces.tracer, "_log_at", 0.0)
-        traces.take(1)
+        traces.exporter.may_go_on.set()
         until(lambda: len(lines) == 2, "another line")
     assert lines[1] == {
         "event": "traces_not_exported",

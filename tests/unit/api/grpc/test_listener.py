@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -38,6 +39,7 @@ health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2", reason=NO_EXTRA)
 from grpc_health.v1 import health_pb2_grpc  # noqa: E402
 
 from serving.api.grpc import inference_pb2 as messages  # noqa: E402
+from serving.api.grpc import messages as message_reader  # noqa: E402
 from serving.api.grpc import port_leaving  # noqa: E402
 from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse  # noqa: E402
 from serving.api.grpc.listener import Listener  # noqa: E402
@@ -474,9 +476,39 @@ def test_who_may_not_is_told_before_the_message_is_there() -> None:
     run(scenario())
 
 
-def test_messages_that_never_come_take_their_room_and_no_more() -> None:
+class Timer:
+    """One that a test lets expire."""
+
+    def __init__(self, seconds: float, action: Callable[[], None]) -> None:
+        self.seconds, self.action = seconds, action
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Timers:
+    """Stands for a loop that measures how long messages take."""
+
+    def __init__(self) -> None:
+        self.all: list[Timer] = []
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        self.all.append(Timer(seconds, action))
+        return self.all[-1]
+
+    def let_expire(self, seconds: float) -> None:
+        for timer in self.all:
+            if timer.seconds == seconds and not timer.is_cancelled:
+                timer.action()
+
+
+def test_messages_that_never_come_take_their_room_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each counts as the largest there may be: some wait, the others are to come again, and small ones go on."""
     app = make_app(server={"max_inflight_mb": 16, "grpc_max_mb": 4, "body_seconds": 0.6})
+    timers = Timers()
+    names = {"current_task": asyncio.current_task, "CancelledError": asyncio.CancelledError}
+    monkeypatch.setattr(message_reader, "asyncio", SimpleNamespace(**names, get_running_loop=lambda: timers))
 
     async def scenario() -> None:
         listener = Listener(app.state)
@@ -486,10 +518,14 @@ def test_messages_that_never_come_take_their_room_and_no_more() -> None:
                 ask = _asking(channel)
                 waiting = [_hanging(channel) for _ in range(10)]
                 codes = [asyncio.ensure_future(call.code()) for call in waiting]
+                while len(timers.all) < 20:
+                    await asyncio.sleep(0.001)
+                timers.let_expire(message_reader.MOMENT_SECONDS)
                 while sum(one.done() for one in codes) < 7:
                     await asyncio.sleep(0.001)
-                assert {one.result() for one in codes if one.done()} == {CODES.UNAVAILABLE}
                 assert (await ask("ModelInfer", _infer())).model_version == "3"
+                assert [one.result() for one in codes if one.done()] == [CODES.UNAVAILABLE] * 7
+                timers.let_expire(0.6)
                 rest = [await one for one in codes]
                 assert rest.count(CODES.DEADLINE_EXCEEDED) == 3
                 assert app.state.services.inflight.used_bytes == 0

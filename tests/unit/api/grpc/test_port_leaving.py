@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,10 +52,14 @@ def _ask(port: int) -> bytes:
         return client.recv(5)
 
 
-def test_clients_that_come_while_it_leaves_and_later_reach_the_other(listener: socket.socket) -> None:
+def test_clients_that_come_while_it_leaves_and_later_reach_the_other(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port = listener.getsockname()[1]
 
     async def scenario() -> None:
+        is_settled = asyncio.Event()
+        monkeypatch.setattr(port_leaving, "asyncio", SimpleNamespace(sleep=lambda _: is_settled.wait()))
         leaving = asyncio.ensure_future(port_leaving.stop_listening(port))
         await asyncio.sleep(0)
         with ThreadPoolExecutor(CLIENTS) as pool:
@@ -60,12 +67,28 @@ def test_clients_that_come_while_it_leaves_and_later_reach_the_other(listener: s
             during = [loop.run_in_executor(pool, _ask, port) for _ in range(CLIENTS)]
             await asyncio.sleep(port_leaving.SETTLE_SECONDS / 2)
             assert not leaving.done()
+            is_settled.set()
             assert await asyncio.gather(*during) == [b"other"] * CLIENTS
             await leaving
             after = [loop.run_in_executor(pool, _ask, port) for _ in range(CLIENTS)]
             assert await asyncio.gather(*after) == [b"other"] * CLIENTS
 
     asyncio.run(scenario())
+
+
+def test_a_descriptor_that_is_something_else_by_then_is_let_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second stop closes the port meanwhile, and its number may be given to another file."""
+    with socket.socket() as own, tempfile.TemporaryFile() as other:
+        own.bind(("127.0.0.1", 0))
+        own.listen()
+
+        async def replace(_: float) -> None:
+            os.dup2(other.fileno(), own.fileno())
+
+        port = own.getsockname()[1]
+        monkeypatch.setattr(port_leaving, "asyncio", SimpleNamespace(sleep=replace))
+        asyncio.run(port_leaving.stop_listening(port))
+        assert os.path.sameopenfile(own.fileno(), other.fileno())
 
 
 def test_connections_on_the_port_are_seen(listener: socket.socket) -> None:
