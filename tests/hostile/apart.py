@@ -22,11 +22,12 @@ class Verdict:
 
 
 def judged(
-    cases: Sequence[Any], judge: Callable[[Any], tuple[str, str]], *, seconds: int = 10, megabytes: int | None = None
+    cases: Sequence[Any], judge: Callable[[Any], tuple[str, str]], *, seconds: int = 30, megabytes: int | None = None
 ) -> list[Verdict]:
     """Return what `judge` says of each case, asked in a child; one that dies is followed by another.
 
-    A case has `seconds` of wall clock and, where `megabytes` is given, that much more memory than this process has.
+    A case has `seconds` of wall clock, which is more than a busy machine keeps it waiting, and, where `megabytes` is
+    given, that much more memory than this process has.
     """
     verdicts: list[Verdict] = []
     while len(verdicts) < len(cases):

@@ -130,7 +130,7 @@ def main(count: int, seed: int) -> None:
         kind, handle = sound[index % len(sound)]
         changed = mutate_text(handle, random) if isinstance(handle, str) else bytearray(mutate_bytes(handle, random))
         cases.append((kind, changed))
-    verdicts = judged(cases, judge, seconds=10, megabytes=2048)
+    verdicts = judged(cases, judge, megabytes=2048)
     for (kind, handle), verdict in zip(cases, verdicts, strict=True):
         if verdict.word in ("crashed", "hung"):
             print(kind.__module__, verdict, repr(handle)[:200_000], file=sys.stderr)

@@ -15,7 +15,6 @@ from sklearn.ensemble import RandomForestClassifier
 from serving.host.restricted import Distrusted, load_restricted
 from tests.hostile.apart import Verdict, judged
 
-SECONDS = 5
 KINDS = ("refused", "damaged", "answers as before", "answers otherwise", "raises when asked", "crashed", "hung")
 ROWS = np.random.default_rng(0).normal(size=(200, 4))
 
@@ -58,7 +57,7 @@ def outcomes(raw: bytes, count: int, place: Path, seed: int = 0) -> list[Verdict
                 return "raises when asked", repr(error)
         return "answers as before" if np.array_equal(answer, expected) else "answers otherwise", ""
 
-    return judged(flipped(raw, count, seed), judge, seconds=SECONDS)
+    return judged(flipped(raw, count, seed), judge)
 
 
 def digests(raw: bytes, count: int, seed: int = 0) -> set[str]:

@@ -29,6 +29,8 @@ from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 
+pytestmark = pytest.mark.usefixtures("steady_rows")
+
 ROWS, CLASSES = make_classification(200, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
 WORDS = np.array(["low", "high", "mean"])[CLASSES]
 VALUES = ROWS @ np.arange(1.0, 6.0)

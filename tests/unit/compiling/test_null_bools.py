@@ -24,6 +24,8 @@ from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import GraphSession
 from serving.rows.parsing import rows_to_batch
 
+pytestmark = pytest.mark.usefixtures("steady_rows")
+
 RANDOM = np.random.default_rng(3)
 KINDS = RANDOM.choice(np.array(["a", "b", "c"]), 200)
 VIP = RANDOM.choice(np.array([True, False, None], dtype=object), 200)

@@ -36,6 +36,8 @@ from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import Batch
 
+pytestmark = pytest.mark.usefixtures("steady_rows")
+
 TOLERANCE = 1e-5
 EPS = hard_numbers.EPS
 ROWS = np.random.default_rng(8).normal(size=(150, 3))

@@ -28,6 +28,8 @@ from serving.host.estimator_model import EstimatorModel
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 
+pytestmark = pytest.mark.usefixtures("steady_rows")
+
 TOLERANCE = 1e-5
 RANDOM = np.random.default_rng(5)
 ROWS = RANDOM.normal(size=(120, 3))

@@ -25,9 +25,8 @@ FAST = (
 
 
 @pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_clock(steady_rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the number of rows nor the proof may depend on how busy this machine is."""
-    monkeypatch.setattr("serving.compiling.prove._choose_row_count", lambda model, maker: 1024)
     monkeypatch.setattr("serving.compiling.prove._measure_both", lambda prover, maker: [(2.0, 1.0), (2.0, 1.0)])
 
 

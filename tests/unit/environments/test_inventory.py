@@ -198,7 +198,8 @@ def test_a_python_that_prints_without_end_fills_no_memory(tmp_path: Path, monkey
 
 def test_nothing_waits_for_a_python_that_hangs_after_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.environments.describing.DESCRIBE_SECONDS", 600.0)
-    write_program(tmp_path / "hangs", f"echo $$ > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid\nsleep 600\n")
+    note = f"echo $$ > {tmp_path}/$$.new && mv {tmp_path}/$$.new {tmp_path}/pid"  # two of them run at once
+    write_program(tmp_path / "hangs", f"{note}\nsleep 600\n")
     inventory = named(tmp_path, here=tmp_path / "hangs", there=tmp_path / "hangs")
     thread = threading.Thread(target=inventory.list_environments)
     thread.start()

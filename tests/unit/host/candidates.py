@@ -77,6 +77,7 @@ class Candidate:
             "compile": CompileRequest(mode="off"),
             "trust": "any",  # tests define their own estimators
             "quiet_seconds": None if "manifest.json" in self.files else 0.5,
+            "max_latency_seconds": 60.0,  # this machine may be busy
         }
         request = EvaluationRequest(**{**fields, **options})
         events: list[str] = []

@@ -67,7 +67,7 @@ class Asker:
     def __init__(self) -> None:
         arena_fd = os.memfd_create("arena")
         os.ftruncate(arena_fd, ARENA_BYTES)
-        self.inode = os.fstat(arena_fd).st_ino
+        self.inode = str(os.fstat(arena_fd).st_ino)
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(SECONDS)
         self.arena = mmap.mmap(arena_fd, ARENA_BYTES)
@@ -268,7 +268,8 @@ def test_the_memory_of_a_channel_that_ended_is_given_back(serving: Serving) -> N
 
 def is_mapped(asker: Asker) -> bool:
     """Whether the arena of a channel is mapped into this process."""
-    return any(line.split()[4] == str(asker.inode) for line in Path("/proc/self/maps").read_text().splitlines())
+    maps = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+    return any(fields[4] == asker.inode and fields[5].startswith("/memfd:") for fields in maps if len(fields) > 5)
 
 
 def test_a_channel_that_reads_nothing_delays_no_other_and_gets_its_own_answer(serving: Serving) -> None:

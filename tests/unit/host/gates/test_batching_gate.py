@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from serving.domain.report import Verdict
 from serving.domain.version import Format
+from serving.host.gates import batching_gate
 from serving.host.gates.batching_gate import why_rows_may_interact
 from serving.host.signature_of_estimator import examine_estimator
 from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
@@ -56,6 +57,12 @@ class AnswersByChance(SubtractsMean):
 
     def predict(self, X: Any) -> Any:
         return np.random.default_rng().normal(size=len(X))
+
+
+@pytest.fixture(autouse=True)
+def _is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No trial is left out because this machine is busy."""
+    monkeypatch.setattr(batching_gate, "SECONDS", 600.0)
 
 
 def measure_distance(left: Any, right: Any) -> float:

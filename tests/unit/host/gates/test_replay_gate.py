@@ -25,6 +25,17 @@ LINE = LinearRegression().fit(ROWS, ROWS @ [1.0, 2.0, 3.0])
 TOWNS = pd.DataFrame({"size": np.arange(90.0), "town": np.resize(["Lima", "Oslo", "Rome"], 90)})
 
 
+class Clock:
+    """The clock of replays: it stands still, so that what they have time for does not depend on this machine."""
+
+    now = 0.0
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaying, "monotonic", lambda: Clock.now)
+
+
 def towns(handle_unknown: str = "error", known: int = 3) -> Any:
     frame = TOWNS[TOWNS.town.isin(["Lima", "Oslo", "Rome"][:known])]
     encode = make_column_transformer((OneHotEncoder(handle_unknown=handle_unknown), ["town"]), remainder="passthrough")
@@ -186,14 +197,7 @@ class Slow(ClassifierMixin, BaseEstimator):
         return np.full(len(rows), self.classes_[0])
 
 
-class Clock:
-    now = 0.0
-
-
-def test_a_slow_candidate_answers_as_many_rows_as_there_is_time_for(
-    candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replaying, "monotonic", lambda: Clock.now)
+def test_a_slow_candidate_answers_as_many_rows_as_there_is_time_for(candidate: MakeCandidate) -> None:
     slow = Slow().fit(ROWS, ROWS[:, 0] > 0)
     result = replay(candidate, slow, document(ROWS.tolist(), predict=[False] * 60))
     assert result.verdict is Verdict.PASSED

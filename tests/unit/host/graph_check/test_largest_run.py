@@ -28,7 +28,8 @@ def measure_graph(graph: Graph = DOUBLED, guard: Guard | None = None, **bounds: 
     )
 
 
-def test_the_run_has_as_many_rows_as_the_proof() -> None:
+def test_the_run_has_as_many_rows_as_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LargestRun, "_time_answer", lambda *_: 1e-5)  # this machine may be busy
     assert check_graphs([DOUBLED], signature(), Guard(), most_rows=100).bounds.rows == 100
     assert check_graphs([DOUBLED], signature(), Guard(), most_rows=1 << 40).bounds.rows == MOST_ROWS
 
@@ -56,6 +57,7 @@ def test_the_time_of_the_slowest_magnitude_is_reported(monkeypatch: pytest.Monke
         return 7e-6 if 0 < largest < 1e-300 else 2e-6
 
     monkeypatch.setattr(LargestRun, "_time_answer", seconds)
+    monkeypatch.setattr(largest_run, "SWEEP_SECONDS", 600.0)  # for every magnitude, however busy this machine is
     assert measure_graph().seconds["predict"][0] == 7e-6
     assert min(filter(None, seen)) < 1e-310
     assert max(seen) > 1e300

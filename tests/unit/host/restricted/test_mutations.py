@@ -47,7 +47,7 @@ def assert_survives(raw: bytes, count: int, path: Path) -> None:
             return "raised", type(error).__name__
         return "loaded", ""
 
-    verdicts = judged(mutate(raw, count), judge, seconds=5, megabytes=512)
+    verdicts = judged(mutate(raw, count), judge, megabytes=512)
     words = [verdict.word for verdict in verdicts]
     print({word: words.count(word) for word in sorted(set(words))})
     assert set(words) <= {"refused", "raised", "loaded"}
