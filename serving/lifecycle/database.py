@@ -26,6 +26,7 @@ _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _UNSEALED = 0  # the version of files from before there were versions and seals
 _VERSION_AT = 60  # of user_version in the header: https://sqlite.org/fileformat2.html
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 Statement = tuple[str, Sequence[Any]]
@@ -117,8 +118,8 @@ class Database:
         """Write a copy to a new file, check that it is whole, and make it durable. Blocks."""
         ends_at = time.monotonic() + BUSY_SECONDS
 
-        def give_up(*_: int) -> None:  # SQLite would wait for ever for a process that holds the file
-            if time.monotonic() > ends_at:
+        def give_up(status: int, *_: int) -> None:  # SQLite would wait for ever for a process that holds the file
+            if status in _BUSY and time.monotonic() > ends_at:
                 raise sqlite3.OperationalError("the database is locked")
 
         with _explained(path, "written"), closing(_connect(path)) as copy:

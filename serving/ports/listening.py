@@ -84,9 +84,12 @@ def reserve_port(host: str, port: int) -> Sockets:
         has_ipv6 = _has_family(socket.AF_INET6)
         addresses = [_Address(socket.AF_INET6, "::", is_dual=True) if has_ipv6 else _Address(socket.AF_INET, "")]
     probes = _listen_alone(addresses, port, 1)
-    port = port_of(probes)
-    close_all(probes)
-    reserved = _bind_all(addresses, port)
+    try:
+        for one in probes:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved = _bind_all(addresses, port_of(probes))
+    finally:
+        close_all(probes)  # only now: else anybody could take the port in between
     for one in reserved:  # it was for connections that have just ended; from now on it would let others listen here
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return reserved

@@ -622,6 +622,27 @@ def test_a_copy_does_not_wait_for_ever_for_somebody_else(state: Path, monkeypatc
     mine.close()
 
 
+def test_a_copy_that_takes_long_is_not_given_up_when_it_is_whole(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = started(state)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.0)  # whatever it takes is longer
+    found.decisions.pin("m", "4")
+    assert found.problem is None
+    assert copy(state).exists()
+    found.close()
+
+
+def test_a_copy_is_given_up_when_somebody_holds_its_file(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    mine = Database(main(state))
+    mine.open()
+    connection = sqlite3.connect(state / "held", isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StateUnavailable, match="locked"):
+        mine.copy_to(state / "held")
+    connection.close()
+    mine.close()
+
+
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,12 @@ from tests.e2e.harness import until
 WAIT_SECONDS = 30.0
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, events arrive."""
+    monkeypatch.setattr("serving.lifecycle.watcher.PROBE_SECONDS", WAIT_SECONDS)
+
+
 class Names(FileSystemEventHandler):
     """The names that were made or removed in a directory, until `last` was made."""
 

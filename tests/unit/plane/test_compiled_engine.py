@@ -49,6 +49,12 @@ def in_threads(engine: CompiledEngine) -> CompiledEngine:
     return engine
 
 
+def on_loop(engine: CompiledEngine) -> CompiledEngine:
+    """Return the engine made to answer on the loop what it may, however slow this machine is."""
+    engine._inline_rows = dict.fromkeys(engine._inline_rows, BOUNDS.rows)
+    return engine
+
+
 class Runs:
     """What a session ran: the rows of each run, and in which thread."""
 
@@ -70,8 +76,8 @@ def test_every_method_answers_as_the_estimator_does(turns: Turns) -> None:
     batch = Batch(50, matrix=ROWS.copy())
     for method in MODEL.signature.methods:
         wanted = getattr(MODEL.estimator, method)(ROWS)
-        inline, threaded = engine_of(turns), in_threads(engine_of(turns, rows=7))
-        for answer in (inline.answer_now(method, batch), asyncio.run(threaded.predict(method, batch, 5.0))):
+        inline, threaded = on_loop(engine_of(turns)), in_threads(engine_of(turns, rows=7))
+        for answer in (inline.answer_now(method, batch), asyncio.run(threaded.predict(method, batch, 30.0))):
             assert answer is not None
             if method == "predict":
                 assert answer.tensors == (wanted.tolist(),)
@@ -85,7 +91,7 @@ def test_few_rows_are_answered_on_the_loop_and_many_in_a_thread(turns: Turns, mo
     assert engine.answer_now("predict", Batch(11, matrix=ROWS[:11].copy())) is None
     for rows, thread in ((10, "MainThread"), (11, "predictions")):
         runs = Runs(engine, monkeypatch)
-        asyncio.run(engine.predict("predict", Batch(rows, matrix=ROWS[:rows].copy()), 5.0))
+        asyncio.run(engine.predict("predict", Batch(rows, matrix=ROWS[:rows].copy()), 30.0))
         assert runs.threads == {thread}
 
 
@@ -102,8 +108,9 @@ def test_the_bound_follows_from_what_was_measured(turns: Turns, monkeypatch: pyt
 
 @pytest.mark.parametrize(("seconds", "rows"), [((50e-6, 20e-6), 11), ((300e-6, 1e-6), 0)])
 def test_the_slowest_values_that_the_checker_tried_count_more_than_ordinary_ones(
-    turns: Turns, seconds: tuple[float, float], rows: int
+    turns: Turns, seconds: tuple[float, float], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiled_engine, "_measure_seconds", lambda *_: 1e-6)
     engine = engine_of(turns, seconds=dict.fromkeys(MODEL.signature.methods, seconds))
     assert engine._inline_rows["predict"] == rows
 
@@ -111,7 +118,7 @@ def test_the_slowest_values_that_the_checker_tried_count_more_than_ordinary_ones
 def test_no_run_has_more_rows_than_were_tried(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(turns, rows=20)
     runs = Runs(engine, monkeypatch)
-    asyncio.run(engine.predict("predict", Batch(50, matrix=ROWS.copy()), 5.0))
+    asyncio.run(engine.predict("predict", Batch(50, matrix=ROWS.copy()), 30.0))
     assert runs.rows == [20, 20, 10]
     assert max(engine._inline_rows.values()) <= 20
 
@@ -119,7 +126,7 @@ def test_no_run_has_more_rows_than_were_tried(turns: Turns, monkeypatch: pytest.
 def test_no_run_takes_more_memory_than_a_piece_may(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = in_threads(engine_of(turns, row_bytes=PIECE_BYTES // 16, fixed_bytes=PIECE_BYTES // 8))
     runs = Runs(engine, monkeypatch)
-    asyncio.run(engine.predict("predict", Batch(50, matrix=ROWS.copy()), 5.0))
+    asyncio.run(engine.predict("predict", Batch(50, matrix=ROWS.copy()), 30.0))
     assert runs.rows == [14, 14, 14, 8]
 
 
@@ -129,7 +136,7 @@ def test_an_answer_that_no_memory_is_given_to_is_refused_before_anything_runs(
     engine = in_threads(engine_of(turns, answer_bytes=dict.fromkeys(MODEL.signature.methods, 10 << 20)))
     runs = Runs(engine, monkeypatch)
     with pytest.raises(InvalidInput, match=r"50 rows could take 500 MB, .* send at most 25 rows at once"):
-        asyncio.run(engine.predict("predict", Batch(50, matrix=ROWS.copy()), 5.0))
+        asyncio.run(engine.predict("predict", Batch(50, matrix=ROWS.copy()), 30.0))
     assert runs.rows == []
 
 
@@ -148,9 +155,9 @@ def test_an_answer_that_takes_too_long_is_given_up(turns: Turns) -> None:
 def test_the_guard_comes_first_both_ways(turns: Turns) -> None:
     batch = Batch(1, matrix=np.array([[0.0, 2e9, 0.0]]))
     with pytest.raises(InvalidInput, match=r"row 0: 'x1' is 2e\+09, the model takes at most 1e\+09"):
-        engine_of(turns, Guard(largest=1e9)).answer_now("predict", batch)
+        on_loop(engine_of(turns, Guard(largest=1e9))).answer_now("predict", batch)
     with pytest.raises(InvalidInput):
-        asyncio.run(in_threads(engine_of(turns, Guard(largest=1e9))).predict("predict", batch, 5.0))
+        asyncio.run(in_threads(engine_of(turns, Guard(largest=1e9))).predict("predict", batch, 30.0))
 
 
 def test_many_rows_are_guarded_where_they_are_computed_and_named_by_their_place_in_the_request(turns: Turns) -> None:
@@ -161,7 +168,7 @@ def test_many_rows_are_guarded_where_they_are_computed_and_named_by_their_place_
     batch = Batch(len(many), matrix=many)
     assert engine.answer_now("predict", batch) is None
     with pytest.raises(InvalidInput, match="row 999999: 'x1'"):
-        asyncio.run(engine.predict("predict", batch, 5.0))
+        asyncio.run(engine.predict("predict", batch, 30.0))
 
 
 def test_closing_frees_the_graphs_when_the_last_piece_is_done(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +185,7 @@ def test_closing_frees_the_graphs_when_the_last_piece_is_done(turns: Turns, monk
     monkeypatch.setattr(session, "_run", slow)
 
     async def close_while_it_computes() -> None:
-        answering = asyncio.create_task(engine.predict("predict", Batch(1, matrix=ROWS[:1].copy()), 5.0))
+        answering = asyncio.create_task(engine.predict("predict", Batch(1, matrix=ROWS[:1].copy()), 30.0))
         await asyncio.to_thread(is_under_way.wait)
         answering.cancel()  # whoever asked is gone; what was begun goes on
         closing = asyncio.create_task(engine.close())
@@ -215,11 +222,11 @@ def words(*texts: str) -> Batch:
 
 
 def test_long_texts_are_not_answered_on_the_loop(turns: Turns) -> None:
-    engine = words_engine(turns)
+    engine = on_loop(words_engine(turns))
     assert engine.answer_now("predict", words("short", "x")) is not None
     long = words("x" * (compiled_engine.INLINE_CHARACTERS + 1))
     assert engine.answer_now("predict", long) is None
-    assert asyncio.run(engine.predict("predict", long, 5.0)).tensors == ([[long.columns[0][0], "c"]],)
+    assert asyncio.run(engine.predict("predict", long, 30.0)).tensors == ([[long.columns[0][0], "c"]],)
 
 
 def test_what_long_texts_take_makes_pieces_smaller(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +237,7 @@ def test_what_long_texts_take_makes_pieces_smaller(turns: Turns, monkeypatch: py
         session, "_run", lambda outputs, feed, options: rows.append(len(feed["c0"])) or run(outputs, feed, options)
     )
     batch = words(*["x"] * 7, "y" * 1_000_000)
-    answer = asyncio.run(engine.predict("predict", batch, 5.0))
+    answer = asyncio.run(engine.predict("predict", batch, 30.0))
     assert [row[0] for row in answer.tensors[0]] == batch.columns[0]
     most = WORD_BOUNDS.rows_within(PIECE_BYTES, 4_000_000)
     assert 1 <= most < 8
@@ -239,7 +246,7 @@ def test_what_long_texts_take_makes_pieces_smaller(turns: Turns, monkeypatch: py
 
 def test_a_text_that_no_run_has_room_for_is_refused(turns: Turns) -> None:
     with pytest.raises(InvalidInput, match=r"a text of 17000000 characters takes more memory .* send shorter texts"):
-        asyncio.run(words_engine(turns).predict("predict", words("x" * 17_000_000), 5.0))
+        asyncio.run(words_engine(turns).predict("predict", words("x" * 17_000_000), 30.0))
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------

@@ -444,12 +444,15 @@ def test_one_of_several_sent_together_may_run_out_of_time_without_harm_to_the_ot
         await engine.attach(host)
         busy = asyncio.ensure_future(engine.predict("predict", rows(1), 30))
         await until(lambda: host.rows == [1])
-        late = asyncio.ensure_future(engine.predict("predict", rows(2), 0.2))
+        late = asyncio.ensure_future(engine.predict("predict", rows(2), 30))
         patient = asyncio.ensure_future(engine.predict("predict", rows(3), 30))
         await asyncio.sleep(0)
         first.open()
         await busy
         await until(lambda: host.rows == [1, 2])
+        assert engine._group is not None
+        engine._group.replicas[0].members[0].ends_at = asyncio.get_running_loop().time()
+        engine._expire_requests()
         with pytest.raises(DeadlineExceeded):
             await late
         assert not host.was_killed

@@ -29,6 +29,12 @@ SAME = AnswerPair(False, False, (OutputPair("predict", 0, 1, 0),))
 OTHER = AnswerPair(False, False, (OutputPair("predict", 0, 1, 1),))
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, no copy becomes too old, unless a test says when."""
+    monkeypatch.setattr(shadows, "MOST_WAIT_SECONDS", 60.0)
+
+
 class Counts:
     """Lists what is counted."""
 

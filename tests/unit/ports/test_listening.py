@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,10 +40,6 @@ def listen(host: str, port: int, *options: int) -> socket.socket:
         one.close()
         raise
     return one
-
-
-def count_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def open_two(host: str, port: int) -> None:
@@ -154,6 +149,18 @@ def test_all_addresses_are_reserved_in_both_families() -> None:
                     listen(other, port_of(reserved), socket.SO_REUSEADDR)
 
 
+def test_a_port_that_is_being_reserved_is_nobody_elses_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close_and_try(sockets: Sockets) -> None:
+        port = port_of(sockets)
+        close_all(sockets)
+        with pytest.raises(OSError, match="in use"):
+            listen("127.0.0.1", port).close()
+
+    monkeypatch.setattr(listening, "close_all", close_and_try)
+    with closing_all(reserve_port("127.0.0.1", 0)) as reserved:
+        assert port_of(reserved)
+
+
 def _addresses(*hosts: str) -> Callable[..., list[Any]]:
     """Stand in for the resolver."""
 
@@ -225,9 +232,17 @@ def test_a_family_that_this_machine_lacks_is_left_out(monkeypatch: pytest.Monkey
 
 def test_nothing_stays_open_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", _addresses("127.0.0.1", "127.0.0.2"))
-    before = count_descriptors()
+    made: list[socket.socket] = []
+
+    class Noted(socket.socket):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
     with closing(listen("127.0.0.2", 0)) as other:
+        monkeypatch.setattr(socket, "socket", Noted)
         for opening in (open_two, reserve):
             with pytest.raises(OSError, match="in use"):
                 opening("several", other.getsockname()[1])
-    assert count_descriptors() == before
+    assert made
+    assert [one for one in made if one.fileno() >= 0] == []

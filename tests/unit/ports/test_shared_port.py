@@ -31,8 +31,10 @@ def test_a_share_arrives_complete_and_closed_on_exec() -> None:
 
 
 def test_clients_cannot_connect_when_nobody_listens_any_more() -> None:
-    with closing(SharedPort.open("127.0.0.1", 0, 2)) as port:
+    with closing(SharedPort.open("127.0.0.1", 0, 2)) as port, closing(socket.socket()) as holder:
         number = port.port
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", number))  # without listening: so no other program gets the port
         socket.create_connection(("127.0.0.1", number)).close()
         port.stop_listening()
         port.stop_listening()
