@@ -197,7 +197,7 @@ def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygo
     find_zygote(host).suspend()
     process.suspend()
     host.close()
-    until(lambda: not is_alive(process), "its end", 5)
+    until(lambda: not is_alive(process), "its end")
 
 
 def test_a_failed_fork_harms_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
