@@ -259,7 +259,7 @@ class ModelDirectory:
             self.entries = tuple(entries)
         notes = [*self._plan_notes, *(slot.reading.note for slot in self._slots if slot.reading.note)]
         if not entries and not notes:
-            left_alone = describe_left_alone([name for name in self._names if not self._rules.names.exists(name)])
+            left_alone = describe_left_alone(sorted(name for name in self._names if not self._rules.names.exists(name)))
             if left_alone or not self._names:
                 notes = ["; ".join(filter(None, [f"'{self._model}' holds no version yet", left_alone]))]
         self.notes = tuple(notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -146,6 +147,15 @@ def server() -> Iterator[FakeServer]:
         yield fake
         httpd.shutdown()
         thread.join()
+
+
+def read_terminal(leader: int) -> str:
+    """Return all that was shown on a terminal that nobody has open any more: the kernel hands it over in pieces."""
+    shown = b""
+    with os.fdopen(leader, "rb", buffering=0) as file, contextlib.suppress(OSError):  # which is how it ends
+        while piece := file.read(1 << 16):
+            shown += piece
+    return shown.decode()
 
 
 ACTIVE = {
@@ -536,8 +546,7 @@ def test_a_terminal_shows_a_rollout_in_place(server: FakeServer, tmp_path: Path,
     command = [*PYTHON, "rollout", "iris", "--watch", "--url", server.url]
     subprocess.run(command, cwd=tmp_path, env=terminal, stdout=follower, check=True)
     os.close(follower)
-    shown = os.read(leader, 1 << 16).decode()
-    os.close(leader)
+    shown = read_terminal(leader)
     assert "step 2 of 3" in shown
     assert "\x1b[1A" in shown, "goes up to write over it"
     assert "nothing is under way" in shown
@@ -612,9 +621,11 @@ def test_what_a_server_refuses_is_one_line(
 
 
 def test_no_server_is_one_line_that_says_what_to_do(serving: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # it does not listen, and nobody else gets its port
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    assert serving("status", "--url", url) == Done(
+        done = serving("status", "--url", url)
+    assert done == Done(
         1,
         "",
         f"serving: no server answers at {url} (Connection refused);"
@@ -693,8 +704,7 @@ def test_on_a_terminal_there_is_colour_and_elsewhere_none(
     terminal = {**environment, "TERM": "xterm-256color", "COLUMNS": "100"}
     subprocess.run(command, cwd=tmp_path, env=terminal, stdout=follower, check=True)
     os.close(follower)
-    shown = os.read(leader, 1 << 16).decode()
-    os.close(leader)
+    shown = read_terminal(leader)
     assert "\x1b[1m" in shown
     assert "\x1b[31mgot" not in shown
 

@@ -98,6 +98,7 @@ def test_an_environment_whose_zygote_imports_for_too_long_is_marked_after_one_tr
     starts, python = tmp_path / "starts", tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho . >> {starts}\nexec sleep 600\n")
     python.chmod(0o755)
+    starts.touch()
     known = Listed(make_environment(str(python)))
     hosts = open_hosts(known)
     for _ in range(2):  # it is ended, and could be tried again

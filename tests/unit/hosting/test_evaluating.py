@@ -27,6 +27,7 @@ from serving.hosting.evaluating import RunsElsewhere, evaluate_candidate
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, NeedsFound
 from serving.wire.frames import BOUNDS, FrameKind
 from serving.wire.stream import TimedSocket
+from tests.e2e.harness import until
 from tests.unit.host.forgery import (
     COMPILED,
     FILE,
@@ -664,6 +665,7 @@ def test_slow_bytes_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], 
     frames = [each.pack() for each in make_honest_frames(asked)]
 
     def dribble(sock: socket.socket) -> None:
+        until(lambda: hosts and hosts[0]._received, "the request: its time runs from then on")
         sock.sendall(b"".join(frames[:place]))
         for byte in frames[place] * 1000:
             sock.sendall(bytes([byte]))
@@ -679,17 +681,22 @@ def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyP
     asked = make_request(compile=CompileRequest(seconds=0.5), place="sk15", prior=make_prior())
     frames = make_honest_frames(asked)
     place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
-    made: list[tuple[TimedSocket, float]] = []
+    made: list[TimedSocket] = []
+    began: list[float] = []
 
     def make(sock: socket.socket, ends_at: float) -> TimedSocket:
-        made.append((TimedSocket(sock, ends_at), ends_at))
-        return made[-1][0]
+        made.append(TimedSocket(sock, ends_at))
+        return made[-1]
+
+    def let_time_pass(gate: str) -> None:
+        if gate == "compile":
+            made[0].ends_at = time.monotonic()
+            began.append(made[0].ends_at)
 
     monkeypatch.setattr(evaluating, "TimedSocket", make)
-    result = get_refusal(play(asked, frames[: place + 1], code=None, seconds=0.5))
+    result = get_refusal(play(asked, frames[: place + 1], code=None, on_gate_started=let_time_pass))
     assert result.gate == "compile"
-    ((source, ends_at),) = made
-    assert source.ends_at == ends_at + 0.5
+    assert [source.ends_at for source in made] == [began[0] + 0.5]
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from serving.compiling.convert import convert_estimator
 from serving.domain.compiled_form import MOST_ROWS, PIECE_BYTES, PIECE_SECONDS, Compilation, Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, HostDied
 from serving.host.signature_of_estimator import examine_estimator
-from serving.hosting import graph_checker
+from serving.hosting import graph_checker, zygote_process
 from serving.hosting.graph_checker import GraphChecker
 from serving.hosting.zygote import Zygote
 from serving.plane.graph import GraphSession
@@ -133,12 +133,15 @@ def test_a_checker_that_does_not_finish_refuses_the_graph_for_now(checker: Graph
     assert not caught.value.is_final
 
 
-def test_a_checker_is_a_separate_process_that_ends_with_its_check(zygote: Zygote) -> None:
+def test_a_checker_is_a_separate_process_that_ends_with_its_check(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygote_process, "EXIT_SECONDS", 60.0)  # the zygote has its time to say how it ended
     checker = GraphChecker(zygote, MEMORY_BYTES)
     pid = checker._process.pid
     assert psutil.Process(pid).ppid() != os.getpid()
     checker.check([PLAIN], signature(), PROOF, 60)
-    assert checker._process.returncode() == 0
+    assert checker._process.returncode(20) == 0
     checker.close()
     assert not psutil.pid_exists(pid)
 

@@ -126,7 +126,12 @@ def test_a_zygote_reports_a_thread_besides_the_main_one(tmp_path: Path) -> None:
     assert warned["thread"] == "stranger"
 
 
-def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> None:
+def give_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let zygotes have their time to say how a host has ended, where they are not stopped."""
+    monkeypatch.setattr(zygote_process, "EXIT_SECONDS", 60.0)
+
+
+def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its hosts need it only so that they die with it; the next host has another parent."""
     first = zygote.spawn()
     stopped = find_zygote(first)
@@ -136,17 +141,21 @@ def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> Non
     assert not first.exited.done()
     assert is_alive(psutil.Process(first.pid))
     first.close()
-    assert first.exited.result(10) is None, "the one that could say how it ended is stopped"
+    assert first.exited.result(20) is None, "the one that could say how it ended is stopped"
     until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
     assert not second.exited.done()
     third = zygote.spawn()
     assert find_zygote(third) == find_zygote(second)
+    give_time(monkeypatch)
     for host in (second, third):
         host.close()
-        assert host.exited.result(10) == -signal.SIGKILL
+        assert host.exited.result(20) == -signal.SIGKILL
 
 
-def test_a_zygote_that_resumes_after_its_replacement_starts_no_host(zygote: Zygote) -> None:
+def test_a_zygote_that_resumes_after_its_replacement_starts_no_host(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_time(monkeypatch)
     first = zygote.spawn()
     stopped = find_zygote(first)
     stopped.suspend()
@@ -154,7 +163,7 @@ def test_a_zygote_that_resumes_after_its_replacement_starts_no_host(zygote: Zygo
     stopped.resume()
     until(lambda: [child.pid for child in stopped.children()] == [first.pid], "the end of what it was asked for first")
     first.close()
-    assert first.exited.result(10) == -signal.SIGKILL
+    assert first.exited.result(20) == -signal.SIGKILL
     until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
     second.close()
 
@@ -177,11 +186,12 @@ def test_the_end_of_a_host_is_seen_when_its_zygote_is_stopped(zygote: Zygote) ->
     host = zygote.spawn()
     find_zygote(host).suspend()
     psutil.Process(host.pid).kill()
-    assert host.exited.result(10) is None
+    assert host.exited.result(20) is None
     host.close()
 
 
-def test_a_host_whose_own_code_fails_says_how(zygote: Zygote) -> None:
+def test_a_host_whose_own_code_fails_says_how(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_time(monkeypatch)
     host = zygote.spawn()
     send_frame(host.socket, FrameKind.EVALUATE, 0, b"not JSON")
     assert host.returncode(20) == FAILED
@@ -197,7 +207,7 @@ def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygo
     find_zygote(host).suspend()
     process.suspend()
     host.close()
-    until(lambda: not is_alive(process), "its end", 5)
+    until(lambda: not is_alive(process), "its end")
 
 
 def test_a_failed_fork_harms_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:

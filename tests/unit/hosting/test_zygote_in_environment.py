@@ -18,6 +18,7 @@ from serving import sandbox
 from serving.domain.errors import HostFailed
 from serving.domain.report import Evaluation, GateResult
 from serving.domain.signature import Container
+from serving.hosting import zygote_process
 from serving.hosting.zygote import Zygote
 from serving.rows.batch import Batch
 from serving.wire.evaluation import CompileRequest
@@ -126,7 +127,8 @@ def test_without_compilers_the_model_stays_hosted_and_the_gate_says_so(zygote: Z
     host.close()
 
 
-def test_a_hostile_pickle_is_refused_there(zygote: Zygote, tmp_path: Path) -> None:
+def test_a_hostile_pickle_is_refused_there(zygote: Zygote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote_process, "EXIT_SECONDS", 60.0)  # the zygote has its time to say how the host ended
     seen = tmp_path / "seen"
 
     class Hostile:
@@ -141,7 +143,7 @@ def test_a_hostile_pickle_is_refused_there(zygote: Zygote, tmp_path: Path) -> No
     assert report.refusal.gate == "load"
     assert "posix.system, which no model needs and an attack would" in report.refusal.evidence
     assert not seen.exists()
-    assert host.exited.result(10) is not None
+    assert host.exited.result(20) is not None
 
 
 READ = """

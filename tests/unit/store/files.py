@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serving.domain.listing import Entry
+from serving.domain.listing import Entry, Listing
 from serving.settings import StoreSettings
 from serving.store.list_store import Store
 
@@ -68,9 +68,32 @@ def an_hour_later() -> int:
     return time.time_ns() + HOUR_NS
 
 
+def wait_for_next_tick() -> None:
+    """Wait until the clock of file systems has moved: what changes from now on gets a later ctime."""
+    if not hasattr(os, "memfd_create"):
+        return  # other systems keep the time to the nanosecond
+    probe = os.memfd_create("probe")
+    try:
+        before = os.fstat(probe).st_ctime_ns
+        while os.fstat(probe).st_ctime_ns == before:
+            os.utime(probe)
+    finally:
+        os.close(probe)
+
+
+class QuietStore(Store):
+    """A Store for which every directory has been quiet for an hour; nothing changes in the tick of a listing."""
+
+    def list(self, *preferred: Any) -> Listing:
+        """Return everything in the store."""
+        found = super().list(*preferred)
+        wait_for_next_tick()
+        return found
+
+
 def store_at(root: Path, **settings: Any) -> Store:
     """Return a Store for which every directory has been quiet for an hour."""
-    return Store(StoreSettings(path=root, **settings), now_ns=an_hour_later)
+    return QuietStore(StoreSettings(path=root, **settings), now_ns=an_hour_later)
 
 
 def list_model(root: Path, model: str = "iris", **settings: Any) -> tuple[Entry, ...]:

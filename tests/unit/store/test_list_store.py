@@ -168,7 +168,11 @@ def test_versions_come_newest_first(root: Path) -> None:
     assert versions(root) == ["v11", "10", "9", "2.5", "1"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(names=st.sets(st.from_regex(r"v?[0-9]{1,3}([.-][0-9a-c]{1,2}){0,2}", fullmatch=True), max_size=12))
 def test_any_versions_come_in_descending_order_and_one_of_equals_is_good(root: Path, names: set[str]) -> None:
     shutil.rmtree(root / "iris", ignore_errors=True)

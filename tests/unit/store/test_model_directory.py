@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -359,7 +358,8 @@ def test_the_better_of_equal_versions_takes_over_and_back(root: Path) -> None:
 
 
 def test_a_directory_that_changed_just_now_is_read_again(populated: Path, reads: list[str]) -> None:
-    store = Store(StoreSettings(path=populated), now_ns=time.time_ns)
+    newest = max(path.stat().st_ctime_ns for path in populated.rglob("*"))
+    store = Store(StoreSettings(path=populated), now_ns=lambda: newest)
     store.list()
     reads.clear()
     store.list()

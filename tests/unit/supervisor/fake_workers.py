@@ -6,16 +6,21 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, wait
 from typing import Any
+
+import pytest
 
 from serving.domain.plan import Drained, Fact, Hosted, Load, Loaded, Plan, Prepare, Route, Unload
 from serving.domain.version import VersionId
+from serving.supervisor import worker_answers
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
 from serving.wire.shared_words import make_words, map_words
 from serving.wire.worker_channel import Received, WorkerChannel
 from serving.wire.worker_messages import TYPES, Accept, LoadOrder, PlanPrepared, PrepareOrder, Sync, Synced
+from tests.e2e.harness import until
 from tests.fakes import NUMBERS
 
 Answer = Callable[[Received], Any]
@@ -36,12 +41,16 @@ def prepare_of(generation: int, *versions: int) -> Prepare:
 
 
 class FakeWorker:
-    """One worker's end of a channel. `seen` has all messages; `answers` says what to do with those of a type."""
+    """One worker's end of a channel. `seen` has all messages; `answers` says what to do with those of a type.
+
+    `left` are the questions that it has seen and not answered then.
+    """
 
     def __init__(self, index: int, **answers: Answer) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.seen: list[Any] = []
         self.received: list[Received] = []
+        self.left: list[Future[Any]] = []
         self.answers = answers
         self._arrived = threading.Condition()
         self.channel = WorkerChannel(theirs, TYPES, self._take, name=f"fake-{index}")
@@ -79,6 +88,8 @@ class FakeWorker:
             received.answer(answer)
         elif isinstance(message, Unload) and "Unload" not in self.answers:
             self.channel.send(Drained(message.key))
+        elif (question := self.link.channel._questions.get(received._number)) is not None:
+            self.left.append(question)
 
 
 def _usual(received: Received) -> Any:
@@ -125,6 +136,18 @@ class Service:
         if self.dies_when_replaced:
             next(worker for worker in self.workers if worker.link is link).die()
 
+    def wait(self, answers: Collection[Future[Any]], seconds: float) -> Any:
+        """Wait so long for answers that workers hold back, and for others until they are there.
+
+        So a worker that answers is never taken for one that hangs, however slow this machine is.
+        """
+
+        def is_told(answer: Future[Any]) -> bool:
+            return answer.done() or any(answer in worker.left for worker in self.workers)
+
+        until(lambda: all(map(is_told, answers)), "an answer, or a worker that holds it back", every=0.001)
+        return wait(answers, seconds)
+
     def close(self) -> None:
         for worker in self.workers:
             worker.die()
@@ -137,10 +160,12 @@ class Service:
 def service(**seconds: float) -> Iterator[Service]:
     """Run planes without workers for the length of a ``with`` block."""
     found = Service(**seconds)
-    try:
-        yield found
-    finally:
-        found.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_answers, "wait", found.wait)
+        try:
+            yield found
+        finally:
+            found.close()
 
 
 class Running:

@@ -18,6 +18,8 @@ import pytest
 
 from serving.supervisor.nursery import Nursery, NurseryGone
 
+START_SECONDS = 20.0
+
 
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Wait for a condition and return what it gave. (The one of the servers' tests imports too much for a fork.)"""
@@ -104,8 +106,10 @@ def stopped(nursery: Nursery, lost: threading.Event) -> None:
     pids = await_another(nursery, 0)
     os.kill(pids[0], signal.SIGSTOP)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nursery._start_seconds = 1.0
     with ours, theirs, pytest.raises(NurseryGone, match="has not answered"):
         nursery.fork(1, [theirs.fileno()])
+    nursery._start_seconds = START_SECONDS
     assert await_another(nursery, pids[0])[0] == pids[1]
     start(nursery, 1)
     assert not lost.is_set()
@@ -149,7 +153,7 @@ def is_gone(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    started = Nursery.start(work, 1.0)
+    started = Nursery.start(work, START_SECONDS)
     is_lost = threading.Event()
     started.watch(is_lost.set)
     {each.__name__: each for each in (spare, spare_first, stopped, both, ended)}[sys.argv[1]](started, is_lost)

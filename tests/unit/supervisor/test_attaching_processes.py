@@ -140,7 +140,7 @@ def test_a_change_of_the_status_right_after_the_first_one_reaches_a_process(cont
     sock.settimeout(None)
     channel = WorkerChannel(sock, TYPES, lambda received: seen.append(received.message))
     channel.start()
-    until(lambda: [one.worker_problem for one in seen] == [None, "something"], "both changes", 5)
+    until(lambda: [one.worker_problem for one in seen] == [None, "something"], "both changes")
     channel.close()
     sheet.close()
 

@@ -72,6 +72,6 @@ def test_a_worker_that_cannot_be_given_what_is_loaded_is_replaced() -> None:
     nursery = Nursery()
     crew = make_crew(nursery, SimpleNamespace(add=add, remove=lambda _: None, close=lambda: None))
     crew.start()
-    until(lambda: len(nursery.children) == 2, "another worker", 10)
+    until(lambda: len(nursery.children) == 2, "another worker")
     crew.stop()
     assert crew.join(20)

@@ -18,6 +18,13 @@ from serving.wire.shared_words import make_words, map_words
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several workers need Linux")
 
 
+class Hurried(threading.Event):
+    """Waits for a moment only, so that looks follow one another."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(0.001)
+
+
 def test_a_worker_counts_as_hung_when_its_beats_stop_but_not_before_the_first_one() -> None:
     fd = make_words("beats")
     words = map_words(fd, writes=True)
@@ -45,11 +52,11 @@ def test_a_worker_counts_as_hung_when_its_beats_stop_but_not_before_the_first_on
 def test_a_worker_that_is_silent_for_a_while_gets_no_connections_until_it_beats_again() -> None:
     fd = make_words("beats")
     words = map_words(fd, writes=True)
-    heartbeats = Heartbeats(fd, 0.5)
+    heartbeats = Heartbeats(fd, 40.0)
     links = [WorkerLink(index, 0, -1) for index in range(2)]
     port = SharedPort.open("127.0.0.1", 0, 2)
     seen: list[list[int | None]] = []
-    is_stopping = threading.Event()
+    is_stopping = Hurried()
 
     def list_links() -> list[WorkerLink]:
         """Note what the last look has led to, and let one worker be silent at every second look."""
@@ -57,7 +64,7 @@ def test_a_worker_that_is_silent_for_a_while_gets_no_connections_until_it_beats_
         if len(seen) > 3:
             is_stopping.set()
         words[0] = time.monotonic_ns()
-        words[1] = time.monotonic_ns() - (250_000_000 if len(seen) % 2 else 0)
+        words[1] = time.monotonic_ns() - (25 * 10**9 if len(seen) % 2 else 0)
         return links
 
     for link in links:
