@@ -39,9 +39,13 @@ class Faults:
         aside.write_text(f"{action} {nth}")
         aside.rename(self.directory / point)
 
-    def disarm(self, point: Point) -> None:
-        """Let nothing happen at `point` any more; whoever is paused there goes on."""
-        (self.directory / point).unlink(missing_ok=True)
+    def disarm(self, point: Point) -> bool:
+        """Let nothing happen at `point` any more; whoever is paused there goes on. Say whether it was still armed."""
+        try:
+            (self.directory / point).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def has_struck(self, point: Point) -> bool:
         """Whether anything has happened at `point` since it was armed."""

@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression
 
 from serving.failpoints import POINTS
 from tests.e2e.armed import Faults
-from tests.e2e.harness import Server, constant, until, write_version
+from tests.e2e.harness import Server, constant, is_alive, until, write_version
 from tests.e2e.hostile import Touch, good
 from tests.e2e.record import Record
 from tests.e2e.traffic import Traffic
@@ -85,7 +85,7 @@ class Mishaps:
         with self.record.excuse(503):
             for zygote in psutil.Process(self.server.process.pid).children():
                 zygote.kill()
-            until(lambda: not any(child.is_running() for child in children), "the end of zygote and hosts")
+            until(lambda: not any(map(is_alive, children)), "the end of zygote and hosts")
             until(lambda: self.server.predict("hosted").status_code == 200, "the model answering again")
         self.swap()
 
@@ -109,10 +109,12 @@ class Mishaps:
                 self.drop(model)
             try:
                 assert self.server.process.wait(3) == -signal.SIGKILL
-                self._start_again()
             except subprocess.TimeoutExpired:
-                self.faults.disarm(point)
-                self.settle()
+                if self.faults.disarm(point):
+                    self.settle()
+                    return
+                assert self.server.process.wait(30) == -signal.SIGKILL  # it has come to the point in this moment
+            self._start_again()
 
     def server_stopped(self) -> None:
         """SIGTERM: it ends with 0, whatever is under way."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.e2e.harness import NO_TLS, TOKEN, Server, connect, linear, serving, until, write_version
@@ -20,6 +21,7 @@ from tests.e2e.traffic import Traffic
 
 JSON = b"Content-Type: application/json\r\n"
 ROW = b'{"instances": [[1.0, 2.0]]}'
+PATIENCE_SECONDS = 6  # for what may stand still for a while, on either side, and must not be ended for it
 READS, PREDICTS, OLD = "token-that-reads", "token-that-predicts", "token-of-last-year"
 SLOW = 300
 NAMES = [
@@ -50,8 +52,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(store: Path) -> Iterator[Server]:
     """One with little patience."""
     limits = {
-        "SERVING_SERVER__HEADER_SECONDS": "1",
-        "SERVING_SERVER__BODY_SECONDS": "1",
+        "SERVING_SERVER__HEADER_SECONDS": str(PATIENCE_SECONDS),
+        "SERVING_SERVER__BODY_SECONDS": str(PATIENCE_SECONDS),
         "SERVING_SERVER__MAX_HEADER_KB": "4",
         "SERVING_SERVER__MAX_BODY_MB": "0.1",
         "SERVING_SERVER__MAX_CONNECTIONS": str(SLOW + 50),
@@ -111,7 +113,7 @@ def test_heads_that_trickle_in_are_closed_at_the_deadline_and_others_are_served(
         answers = []
         sent = 0
         while waiting:  # for ever, if they are not closed; the suite's limit on time says so then
-            assert sent < 300, "they are still open"
+            assert sent < len(request), "they are still open"
             ready, _, _ = select.select(list(waiting), [], [], 0.05)
             for sock in ready:
                 answers.append(rest_of(sock, may_be_reset=True))  # it goes on sending
@@ -122,31 +124,30 @@ def test_heads_that_trickle_in_are_closed_at_the_deadline_and_others_are_served(
             sent += 1
     assert len(answers) == SLOW
     for answer in answers:
-        assert "within 1 seconds" in problem(answer, 408, "head-too-slow")["detail"]
+        assert f"within {PATIENCE_SECONDS} seconds" in problem(answer, 408, "head-too-slow")["detail"]
     assert traffic.replies
     assert {reply.status for reply in traffic.replies} == {200}
 
 
-def test_a_connection_that_says_nothing_is_closed_without_a_word(server: Server) -> None:
-    with connect(server.url) as silent, connect(server.url) as empty:
-        empty.sendall(b"\r\n\r\n")
-        assert rest_of(silent) == b""
-        assert rest_of(empty) == b""
-
-
-@pytest.mark.parametrize("start", [b'{"inst', b""])
-def test_a_body_that_trickles_in_is_408_at_its_deadline(server: Server, start: bytes) -> None:
-    with connect(server.url) as sock:
-        sock.sendall(post(body=b"x" * 100)[:-100] + start)
-        answer = rest_of(sock)
-    assert "within 1 seconds" in problem(answer, 408, "body-too-slow")["detail"]
-    assert b"connection: close" in answer
-
-
-def test_an_answered_request_whose_body_never_ends_does_not_keep_its_connection(server: Server) -> None:
-    with connect(server.url) as sock:
-        sock.sendall(post(b"/nope", body=b"x" * 100)[:-50])
-        assert rest_of(sock).startswith(b"HTTP/1.1 404 ")
+def test_whoever_stops_half_way_is_told_so_or_closed_at_the_deadline(server: Server) -> None:
+    """All side by side. Silence is closed without a word; a request that was refused at once has its answer already."""
+    starts = {
+        "silence": b"",
+        "empty lines": b"\r\n\r\n",
+        "a head": post(body=b"x" * 100)[:-100],
+        "some of a body": post(body=b"x" * 100)[:-100] + b'{"inst',
+        "some of a body that nobody needs": post(b"/nope", body=b"x" * 100)[:-50],
+    }
+    with contextlib.ExitStack() as stack:
+        socks = {name: stack.enter_context(connect(server.url)) for name in starts}
+        for name, start in starts.items():
+            socks[name].sendall(start)
+        answers = {name: rest_of(sock) for name, sock in socks.items()}
+    assert answers["silence"] == answers["empty lines"] == b""
+    for name in ("a head", "some of a body"):
+        assert f"within {PATIENCE_SECONDS} seconds" in problem(answers[name], 408, "body-too-slow")["detail"]
+        assert b"connection: close" in answers[name]
+    assert answers["some of a body that nobody needs"].startswith(b"HTTP/1.1 404 ")
 
 
 def test_an_answered_request_whose_body_ends_late_is_followed_by_the_next(server: Server) -> None:
@@ -193,8 +194,8 @@ def test_a_head_that_is_nearly_too_large_is_read(server: Server) -> None:
 
 def until_two(sock: socket.socket) -> bytes:
     received = b""
-    while received.count(b"predictions") < 2:
-        received += sock.recv(65536)
+    while received.count(b"predictions") < 2 and (part := sock.recv(65536)):
+        received += part
     return received
 
 
@@ -252,7 +253,7 @@ def test_one_connection_too_many_is_told_so(server: Server) -> None:
 
 def predicted(server: Server) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.post(f"{server.url}/models/m/predict", content=ROW, verify=NO_TLS).status_code == 200
+        return httpx.post(f"{server.url}/models/m/predict", content=ROW, timeout=60, verify=NO_TLS).status_code == 200
     return False
 
 
@@ -303,7 +304,7 @@ def test_a_name_that_is_none_is_a_problem_and_nothing_else(server: Server, name:
 
 def ask(server: Server, method: str, path: str, token: str | None, url: str = "") -> httpx.Response:
     headers = {} if token is None else {"Authorization": f"Bearer {token}".encode("latin-1")}
-    return httpx.request(method, (url or server.url) + path, content=ROW, headers=headers, verify=NO_TLS)
+    return httpx.request(method, (url or server.url) + path, content=ROW, headers=headers, timeout=60, verify=NO_TLS)
 
 
 def admin_url(server: Server) -> str:
@@ -358,6 +359,7 @@ def test_no_token_is_in_the_log_or_in_the_environment_of_a_child(guarded: Server
     assert all(one["actor"] == "admin@127.0.0.1" for one in refused)
     text = guarded.log_path.read_text()
     for process in guarded.processes():
-        text += repr(process.environ())
+        with contextlib.suppress(psutil.NoSuchProcess):  # what evaluated may be about to end
+            text += repr(process.environ())
     for token in (TOKEN, READS, PREDICTS, OLD, "guessed-token"):
         assert token not in text

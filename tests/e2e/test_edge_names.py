@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.harness import TOKEN, Server, connect, linear, serving, write_version
+from tests.e2e.harness import TOKEN, Server, connect, linear, serving, until, write_version
 
 ROW = '{"instances": [[1.0, 2.0]]}'
 TENSOR = '{"inputs": [{"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}]}'
@@ -126,7 +126,7 @@ def test_a_misdirected_request_is_logged_and_its_body_not_read(own: Server) -> N
     with connect(own.url) as sock:
         sock.sendall(b"POST /models/m/predict HTTP/1.1\r\nHost: rebound.example\r\nContent-Length: 1000000\r\n\r\n{")
         assert sock.recv(65536).startswith(b"HTTP/1.1 421 ")
-    assert any(one.get("event") == "request" and one.get("status") == 421 for one in own.log())
+    until(lambda: any(one.get("event") == "request" and one.get("status") == 421 for one in own.log()), "its line")
 
 
 def test_a_server_on_every_address_answers_to_any_name(store: Path) -> None:

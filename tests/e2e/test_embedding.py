@@ -48,7 +48,7 @@ def test_the_example_answers_with_the_newest_version_and_stops_cleanly(tmp_path:
     )
     try:
         url = until(lambda: _url(tmp_path / "log"), "listening")
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=60) as client:
 
             def ask() -> httpx.Response:
                 return client.post("/species", json=FLOWER)

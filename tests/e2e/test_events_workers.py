@@ -74,6 +74,7 @@ def test_counts_and_workers_are_those_of_all_workers(server: Server) -> None:
     wait_all_serving(server)
     with contextlib.ExitStack() as stack:
         followers = [stack.enter_context(EventFollower(server)) for _ in range(CLIENTS)]
+        until(lambda: all(one.data_of("traffic") for one in followers), "the first counts")
         before = count_of(followers[0].data_of("traffic"))
         assert [len(one.data_of("traffic")[0]["bounds"]) for one in followers] == [15] * CLIENTS
         for _ in range(20):
@@ -113,4 +114,5 @@ def test_a_stop_waits_for_no_stream_of_any_worker(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         followers = [stack.enter_context(EventFollower(server)) for _ in range(CLIENTS)]
         assert server.stop(60.0) == 0
+        until(lambda: all(one.ends for one in followers), "the ends of the streams")
         assert [one.ends[0] for one in followers] == [None] * CLIENTS

@@ -157,7 +157,10 @@ def test_requests_wait_while_a_host_is_brought_back(ailing: tuple[Server, Faults
 def test_nothing_is_left_over(ailing: tuple[Server, Faults]) -> None:
     """Failing and trying again takes no descriptors, threads, processes or memory."""
     server, faults = ailing
-    server.wait_state("m", int(server.active("m") or 0), "ACTIVE")
+    version = _next(server)
+    server.drop("m", version, constant(version))
+    server.wait_active("m", version)
+    until(lambda: len(server.hosts()) == 2, "the hosts of the active version and of its standby, and no other")
     baseline = Usage.of(server)
     version = _next(server)
     faults.arm("cache-write", "ENOSPC")
@@ -166,4 +169,4 @@ def test_nothing_is_left_over(ailing: tuple[Server, Faults]) -> None:
     until(lambda: sum(one.get("after") == "FAILED" for one in server.log(log)) >= 3, "three failures")
     faults.disarm("cache-write")
     server.wait_active("m", version)
-    until(lambda: Usage.of(server).is_back_at(baseline), f"resources back at {baseline}, now {Usage.of(server)}", 10)
+    until(lambda: Usage.of(server).is_back_at(baseline), f"resources back at {baseline}, now {Usage.of(server)}")

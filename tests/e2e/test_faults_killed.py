@@ -12,7 +12,7 @@ import pytest
 
 from serving.failpoints import POINTS, Point
 from tests.e2e.armed import Faults
-from tests.e2e.harness import START_SECONDS, Server, armed, constant, until, write_version
+from tests.e2e.harness import START_SECONDS, Server, armed, constant, is_alive, until, write_version
 from tests.e2e.record import Record
 from tests.e2e.traffic import Traffic
 
@@ -56,7 +56,7 @@ def test_kill_9_of_the_server_at_each_failpoint(fated: tuple[Server, Faults], po
             with contextlib.suppress(psutil.NoSuchProcess):
                 children += server.processes()
             assert server.process.wait(30) == -signal.SIGKILL
-            until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
+            until(lambda: not any(map(is_alive, children)), "the end of every child")
             server.start()
             traffic.url = server.url
             # the clients see when it is back; asking for it a hundred times a second would slow down every start
@@ -67,9 +67,9 @@ def test_kill_9_of_the_server_at_each_failpoint(fated: tuple[Server, Faults], po
         until(lambda: record.counts[200] > answered + 10, "traffic going on")
     record.verify()
     assert server.model("m")["last_failure"] is None
-    versions = {one["version"]: one["state"] for one in server.model("m")["versions"]}
-    assert versions[str(before + 1)] == "ACTIVE"
-    assert not [path for path in (server.state / "cache" / "tmp").iterdir() if path.is_file()], "leftovers"
+    server.wait_state("m", before + 1, "ACTIVE")
+    temporary = server.state / "cache" / "tmp"
+    until(lambda: not [path for path in temporary.iterdir() if path.is_file()], "the end of what is half done")
 
 
 def test_kill_9_at_the_write_of_an_operators_decision_keeps_all_of_it_or_nothing(

@@ -163,11 +163,14 @@ def test_large_bodies_use_the_memory_of_those_before(server: Server) -> None:
             )
             assert answer.status_code == 200
 
+    def faults_of_each() -> float:
+        before = page_faults()
+        ask(20)
+        return (page_faults() - before) / 20
+
     body = saved(rows)
-    ask(10)
-    before = page_faults()
-    ask(20)
-    assert (page_faults() - before) / 20 < 100, "its body alone has 586 pages"
+    # a thread that takes such a body for the first time has no memory of one before, and there are a few of them
+    until(lambda: faults_of_each() < 100, "fewer than the 586 pages that the body alone has")
 
 
 INTEGERS: dict[str, tuple[str, str, bytes | dict[str, Any]]] = {

@@ -23,7 +23,7 @@ def _kill_9(server: Server) -> None:
     children = server.processes()
     assert len(children) >= 2
     server.kill()
-    until(lambda: not any(map(is_alive, children)), "their end", 5)
+    until(lambda: not any(map(is_alive, children)), "their end")
 
 
 def test_kill_9_of_the_zygote_costs_no_request(mortal: Server) -> None:
@@ -33,7 +33,7 @@ def test_kill_9_of_the_zygote_costs_no_request(mortal: Server) -> None:
     zygote = psutil.Process(mortal.process.pid).children()[0]  # type: ignore[union-attr]
     hosts = mortal.hosts()
     zygote.kill()
-    until(lambda: not any(host.is_running() for host in hosts), "the end of its hosts", 5)
+    until(lambda: not any(map(is_alive, hosts)), "the end of its hosts")
     assert mortal.predict("forked").json()["predictions"] == [1.0]
     mortal.drop("forked", 2, constant(2))
     mortal.wait_active("forked", 2)

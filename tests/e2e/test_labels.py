@@ -56,6 +56,7 @@ def test_a_label_moves_under_load_and_loses_no_request(server: Server, m: str) -
             put(server, m, "best", version)
             put(server, m, "best", version)
             wait_answering(server, m, "best", version)
+            until(lambda version=version: traffic.replies[-1].version == version, f"clients having met {version}")
     check(traffic.replies, may_go_back=True)
     assert {reply.version for reply in traffic.replies} == {"1", "2", "3"}
     assert server.active(m) == "3"
@@ -90,8 +91,12 @@ def test_labels_are_asked_as_tensorflow_serving_is(server: Server, m: str) -> No
     put(server, m, "stable", "1")
     wait_answering(server, m, "stable", "1")
     assert ask("stable") == "1"
-    (state,) = server.get(f"/v1/models/{m}/labels/stable")["model_version_status"]
-    assert (state["version"], state["state"]) == ("1", "AVAILABLE")
+
+    def shown() -> list[tuple[str, str]]:
+        states = server.get(f"/v1/models/{m}/labels/stable")["model_version_status"]
+        return [(state["version"], state["state"]) for state in states]
+
+    until(lambda: shown() == [("1", "AVAILABLE")], "the state that is shown")
     assert ask("unknown") == f"'{m}' has no label 'unknown' (it has: stable)"
 
 
@@ -131,7 +136,7 @@ def test_a_label_answers_with_other_bytes_of_its_version_when_they_have_passed(s
     server.drop(m, 2, constant(20))
     until(lambda: predictions(server, m, "labels/old") == [20.0], "other bytes answering")
     assert predictions(server, m, "versions/2") == [20.0]
-    assert server.model(m)["problem"] is None
+    until(lambda: server.model(m)["problem"] is None, "the problem being taken back")
 
 
 def test_a_label_answers_after_a_kill_with_what_it_answered_before(server: Server, m: str) -> None:
