@@ -77,7 +77,7 @@ def ask(server: Server | str, method: str, path: str, body: Any = None, **header
     """Send one request on a connection of its own, so that any worker may get it."""
     url = server if isinstance(server, str) else server.url
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.request(method, url + path, json=body, headers=named, verify=NO_TLS)
+    return httpx.request(method, url + path, json=body, headers=named, verify=NO_TLS, timeout=60)
 
 
 def sign_in(server: Server | str, token: str = TOKEN, **headers: str) -> str:
@@ -103,13 +103,13 @@ def operators_of(server: Server) -> dict[str, Any]:
 
 def test_the_log_says_at_the_start_where_the_page_is(guarded: Server, crowd: Server) -> None:
     (started,) = [one for one in guarded.log() if one.get("event") == "listening"]
-    page = httpx.get(started["page"], verify=NO_TLS)
+    page = httpx.get(started["page"], verify=NO_TLS, timeout=60)
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     (started,) = [one for one in crowd.log() if one.get("event") == "listening"]
     assert "page" not in started
     operators = operators_of(crowd)
     assert operators["page"] == operators["url"] + "/ui/"
-    assert httpx.get(operators["page"], verify=NO_TLS).status_code == 200
+    assert httpx.get(operators["page"], verify=NO_TLS, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -292,12 +292,13 @@ def test_a_stream_ends_with_its_session(guarded: Server) -> None:
     earlier = Sessions(
         Access.read(SecuritySettings.model_validate({"read_token": READS})),
         "read",
-        lambda: time.time() - LIFE_SECONDS + 2,
+        lambda: time.time() - LIFE_SECONDS + 8,  # long enough for a busy machine to begin the stream
     )
     found = earlier.sign_in(READS.encode())
     assert found is not None
     cookie = f"serving_session_{urlsplit(guarded.url).port}={found[1].decode()}"
-    with httpx.stream("GET", guarded.url + "/events", headers={"Cookie": cookie, **OWN}, verify=NO_TLS) as stream:
+    headers = {"Cookie": cookie, **OWN}
+    with httpx.stream("GET", guarded.url + "/events", headers=headers, verify=NO_TLS, timeout=60) as stream:
         assert stream.status_code == 200
         text = stream.read()  # as long as it lasts: httpx would raise if it was not ended properly
     assert b"event: start" in text
@@ -360,7 +361,7 @@ def assert_same_in_all(url: str, path: str, cookie: str, processes: int) -> None
     with contextlib.ExitStack() as stack:
 
         def have_all_answered() -> bool:
-            client = stack.enter_context(httpx.Client(base_url=url, verify=NO_TLS))
+            client = stack.enter_context(httpx.Client(base_url=url, verify=NO_TLS, timeout=60))
             response = client.get(path, headers={"Cookie": cookie, **OWN})
             assert response.status_code == 200
             seen.add(response.headers["x-request-id"].partition("-")[0])

@@ -112,8 +112,8 @@ def test_whatever_it_tries_loading_or_serving_it_changes_nothing_outside_of_its_
     until(lambda: "bold" in json.loads(names.read_bytes())["active"], "the new name in the file of active versions")
     kept = [path for path in house.state.iterdir() if path.name != "scratch" and not path.name.startswith("state.")]
     assert kept
-    seen = picture(place, *kept)
     until(lambda: len({host.pid for host in house.hosts()} - before) == 1, "the end of what checked graphs beside it")
+    seen = picture(place, *kept)
     [host] = [host for host in house.hosts() if host.pid not in before]
     for when in (burglar.REMEMBERED, burglar.ASKED):
         rows = [[when, float(number)] for number in range(len(burglar.DEEDS))]
@@ -141,8 +141,7 @@ def test_a_hosts_scratch_directory_goes_with_it(house: Server) -> None:
     house.wait_active("leaver", 1)
     until(lambda: len(list(scratch.iterdir())) == len(house.hosts()), "the end of the directories of those that left")
     before = set(scratch.iterdir())
-    for host in house.hosts():
-        host.kill()
+    house.kill_hosts()
     assert before  # perhaps also that of a process which was about to leave
     until(lambda: house.predict("leaver").status_code == 200, "respawn")
     until(lambda: not before & set(scratch.iterdir()), "the end of the directories of those that were killed")

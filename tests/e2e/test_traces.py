@@ -14,6 +14,7 @@ import numpy as np
 import peculiar
 import pytest
 
+from tests.e2e.frozen import frozen
 from tests.e2e.harness import TOKEN, Server, constant, linear, serving, until, write_version
 from tests.e2e.span_collector import CollectedSpan, Collector, collecting
 
@@ -106,8 +107,12 @@ def test_a_request_that_its_client_traces_has_a_span_with_its_stages(
 
 
 def test_requests_that_wait_for_a_host_show_it_and_name_their_batch(server: Server, collector: Collector) -> None:
+    leased = 'serving_leases{model="slow",version="1"} 6.0'
     with ThreadPoolExecutor(6) as clients:
-        traces = [trace for trace, _ in clients.map(lambda _: ask(server, "slow", [[0.5, 77.0]]), range(6))]
+        with frozen(server.hosts()):  # until all of them have come
+            asked = [clients.submit(ask, server, "slow", [[0.5, 77.0]]) for _ in range(6)]
+            until(lambda: leased in server.client.get(server.url + "/metrics").text, "the requests waiting")
+        traces = [one.result()[0] for one in asked]
     found = [collector.wait_trace(trace) for trace in traces]
     for request, *stages in found:
         assert_tiles(request, stages)
@@ -313,9 +318,11 @@ def test_a_compiled_candidate_shows_its_compiling_and_the_check_of_its_graph(
 
 
 def test_a_refused_candidate_names_the_gate_and_says_why(server: Server, collector: Collector) -> None:
-    target = server.store / "broken" / "1"
-    target.mkdir(parents=True)
-    (target / "model.joblib").write_bytes(b"no model")
+    aside = server.directory / "broken"
+    aside.mkdir()
+    (aside / "model.joblib").write_bytes(b"no model")
+    (server.store / "broken").mkdir()
+    aside.rename(server.store / "broken" / "1")
     server.wait_state("broken", 1, "REJECTED")
     candidate, *parts = collector.wait(
         lambda span: span.name == "candidate" and span.attributes["serving.model"] == "broken", "the candidate"

@@ -41,11 +41,13 @@ def test_a_collector_that_fails_is_noticed_by_no_request_and_what_is_lost_is_cou
     collector: Collector, tmp_path: Path
 ) -> None:
     write_version(tmp_path / "store" / "m", 1, linear())
-    collector.status = 400  # as of one that does not understand it: no other attempt is made
     options = {"SERVING_TRACES__ENDPOINT": collector.endpoint, "SERVING_TRACES__SAMPLE": "1"}
     with serving(tmp_path, wait_ready=True, **options) as server:
+        collector.wait(lambda span: span.name == "candidate", "the candidate")
+        collector.status = 400  # as of one that does not understand it: no other attempt is made
         assert [server.predict("m").status_code for _ in range(ROWS)] == [200] * ROWS
-        lost = until(lambda: dropped_spans(server) >= 4 * ROWS and dropped_spans(server))
+        lost = 4 * ROWS
+        until(lambda: dropped_spans(server) == lost, "all of it lost")
         lines = [line for line in server.log() if line["logger"] == "serving.traces"]
         assert [(line["event"], line["level"]) for line in lines] == [("traces_not_exported", "warning")]
         assert "400" in lines[0]["reason"]
@@ -108,7 +110,7 @@ def test_each_worker_exports_its_requests_and_control_the_candidates(collector: 
             return {span.resource["process.pid"] for span in requests_at(collector)}
 
         until(lambda: ask_on_a_new_connection() == pids, "spans of both workers")
-        (candidate,) = [span for span in collector.spans() if span.name == "candidate"]
+        (candidate,) = until(lambda: [span for span in collector.spans() if span.name == "candidate"], "the candidate")
         assert server.process is not None
         assert candidate.resource["process.pid"] == server.process.pid
         assert len({span.resource["service.instance.id"] for span in collector.spans()}) == 3

@@ -44,8 +44,9 @@ def test_a_version_that_comes_later_is_waited_for(server: Server) -> None:
 
 
 def test_a_version_that_is_refused_is_1_with_the_reason(server: Server) -> None:
-    (server.store / "bad").mkdir()
-    (server.store / "bad" / "1.joblib").write_text("oops\n")
+    (server.directory / "bad").mkdir()
+    (server.directory / "bad" / "1.joblib").write_text("oops\n")
+    (server.directory / "bad").rename(server.store / "bad")
     status, out, err = wait(server.url, "bad", "1")
     assert (status, out) == (1, "")
     assert err.startswith("serving: bad/1 is refused: format: '1.joblib' should be a joblib file but is text")

@@ -36,6 +36,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a settle window that is longer than any pause of whoever writes piece by piece."""
+    with serving(tmp_path_factory.mktemp("unhurried"), SERVING_STORE__SETTLE_SECONDS="3") as server:
+        yield server
+
+
 def in_slow_chunks(source: Path, target: Path) -> None:
     """Copy with pauses longer than the settle window (200 ms), the way a slow link does."""
     with source.open("rb") as read, target.open("wb") as write:
@@ -104,15 +111,16 @@ def some(ways: Iterable[str], selected: tuple[str, ...]) -> list[Any]:
 
 
 @pytest.mark.parametrize("way", some(WAYS, ARRIVING))
-def test_a_file_arrives(watched: Server, made: Path, way: str) -> None:
+def test_a_file_arrives(request: pytest.FixtureRequest, made: Path, way: str) -> None:
     """A first version and a second one beside it arrive, whole, whichever tool brings them."""
+    server: Server = request.getfixturevalue("unhurried" if way == "in pieces" else "watched")
     model = "arrives-" + "".join(letter if letter.isalnum() else "-" for letter in way)
-    (watched.store / model).mkdir()
+    (server.store / model).mkdir()
     for version in (1, 2):
-        WAYS[way](made / f"{version}.joblib", watched.store / model / f"{version}.joblib")
-        watched.wait_active(model, version)
-        assert watched.predict(model).json()["predictions"] == [float(version)]
-    _nothing_was_taken_half_done(watched, model)
+        WAYS[way](made / f"{version}.joblib", server.store / model / f"{version}.joblib")
+        server.wait_active(model, version)
+        assert server.predict(model).json()["predictions"] == [float(version)]
+    _nothing_was_taken_half_done(server, model)
 
 
 @pytest.mark.parametrize("way", some([*OVERWRITING, "rsync", "rsync --inplace"], OVERWRITING))

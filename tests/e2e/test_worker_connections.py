@@ -24,6 +24,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.frozen import frozen
 from tests.e2e.harness import NO_TLS, Server, connect, constant, serving, until, write_version
 from tests.e2e.real_time import WHILE_WAITING, Clients
 from tests.e2e.test_workers import answering, assert_sound, wait_all_serving
@@ -160,12 +161,19 @@ def test_few_connections_are_even_and_go_on_over_restarts(server: Server) -> Non
 
 def test_a_request_under_way_is_answered_before_its_connection_goes_on(server: Server) -> None:
     with KeptOpen(server.url, 4) as clients:
-        clients.send("/models/hosted/predict", (0.5, 77.0))
-        until(lambda: requests_under_way(server) == 4, "the requests under way")
+        with frozen(hosts_of(server)):
+            clients.send("/models/hosted/predict", (0.5, 77.0))
+            until(lambda: requests_under_way(server) == 4, "the requests under way")
         for worker in range(WORKERS):
             restart(server, worker)
         assert clients.read() == [200] * 4
         assert clients.ask() == [200] * 4
+
+
+def hosts_of(server: Server) -> list[psutil.Process]:
+    """Return the hosts, and what else is no worker but a child of a process that forks."""
+    workers = pids_of(server)
+    return [one for one in server.hosts() if one.pid not in workers]
 
 
 def requests_under_way(server: Server) -> int:
@@ -192,13 +200,14 @@ def test_what_waits_for_a_worker_that_is_killed_is_answered(server: Server) -> N
     """Only what it had read is reset."""
     victim = pids_of(server)[0]
     with KeptOpen(server.url, 4) as under_way:
-        under_way.send("/models/hosted/predict", (1.0, 77.0))
-        until(lambda: requests_under_way(server) == 4, "the requests under way")
-        its_own = count_open(server, victim)
-        with stopped(victim), KeptOpen(server.url, 20) as waiting:
-            waiting.send()
-            os.kill(victim, signal.SIGKILL)
-            assert waiting.read() == [200] * 20
+        with frozen(hosts_of(server)):
+            under_way.send("/models/hosted/predict")
+            until(lambda: requests_under_way(server) == 4, "the requests under way")
+            its_own = count_open(server, victim)
+            with stopped(victim), KeptOpen(server.url, 20) as waiting:
+                waiting.send()
+                os.kill(victim, signal.SIGKILL)
+                assert waiting.read() == [200] * 20
         assert Counter(under_way.read()) == {0: its_own, 200: 4 - its_own}
         assert 0 < its_own < 4
     until(lambda: pids_of(server)[0] != victim, "another worker in its place")
@@ -254,7 +263,7 @@ def test_every_address_of_the_host_is_served_by_all_workers(host: str, server: S
 def test_the_admin_port_is_served_by_all_workers_and_has_its_calls_alone(server: Server) -> None:
     assert server.client.get(server.url + "/metrics").status_code == 404
     for _ in range(8):  # connections of their own
-        assert httpx.get(operators_url(server) + "/metrics", verify=NO_TLS).status_code == 200
+        assert httpx.get(operators_url(server) + "/metrics", verify=NO_TLS, timeout=60).status_code == 200
 
 
 def test_the_most_connections_are_those_of_all_workers(server: Server) -> None:
@@ -271,10 +280,6 @@ def test_the_most_connections_are_those_of_all_workers(server: Server) -> None:
 def test_no_client_can_connect_while_all_workers_drain(server: Server) -> None:
     """The last test of this server: it stops. Requests under way are answered."""
     with KeptOpen(server.url, 4) as clients:
-        clients.send("/models/hosted/predict", (3.0, 77.0))
-        until(lambda: requests_under_way(server) == 4, "the requests under way")
-        assert server.process is not None
-        server.process.send_signal(signal.SIGTERM)
 
         def is_refused() -> bool:
             with contextlib.suppress(ConnectionResetError):
@@ -284,8 +289,13 @@ def test_no_client_can_connect_while_all_workers_drain(server: Server) -> None:
                     return True
             return False
 
-        until(is_refused, "refused connections")
-        assert not clients.are_answered()
+        assert server.process is not None
+        with frozen(hosts_of(server)):
+            clients.send("/models/hosted/predict")
+            until(lambda: requests_under_way(server) == 4, "the requests under way")
+            server.process.send_signal(signal.SIGTERM)
+            until(is_refused, "refused connections")
+            assert not clients.are_answered()
         assert clients.read() == [200] * 4
         assert clients.read() == [0] * 4
     assert server.process.wait(30) == 0
