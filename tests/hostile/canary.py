@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tests.hostile.opcodes import call, named, whole
 
+# not the address of every other test: one may call a port that its own server has left, and that is free again
+ADDRESS = "127.0.0.2"
+
 
 @dataclass
 class Canary:
@@ -21,7 +24,7 @@ class Canary:
         Path(self.victim).write_bytes(b"alive")
         Path(self.script).write_text(self.code, encoding="utf-8")
         Path(self.second_path).write_bytes(self.second)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((ADDRESS, 0))
         self._listener.setblocking(False)
 
     @property

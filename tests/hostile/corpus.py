@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.hostile import corrupt
-from tests.hostile.canary import Canary
+from tests.hostile.canary import ADDRESS, Canary
 from tests.hostile.opcodes import (
     Fragment,
     again,
@@ -113,8 +113,8 @@ def _by_name(canary: Canary) -> dict[str, bytes]:
         "code:interact": ("",),
         "timeit:timeit": (code, "pass", Fragment(named("time:time")), 1),
         "runpy:run_path": (canary.script,),
-        "socket:create_connection": (("127.0.0.1", canary.port),),
-        "urllib.request:urlopen": (f"http://127.0.0.1:{canary.port}/",),
+        "socket:create_connection": ((ADDRESS, canary.port),),
+        "urllib.request:urlopen": (f"http://{ADDRESS}:{canary.port}/",),
         "pickle:loads": (canary.second,),
         "joblib.numpy_pickle:load": (canary.second_path,),
         "joblib:load": (canary.second_path,),
