@@ -157,7 +157,13 @@ class Wire:
 
     def __init__(self, application: Application | None = None, state: ServerState | None = None, **settings: Any):
         self.application = application or Application(ServerSettings.model_validate(settings))
-        config = uvicorn.Config(self.application, lifespan="off", ws="none", log_config=None)  # type: ignore[arg-type]
+        config = uvicorn.Config(
+            self.application,  # type: ignore[arg-type]
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            timeout_keep_alive=600,  # it is idle for too long where a step says so, and nowhere else
+        )
         config.load()
         self.connection = HttpConnection(config, state or ServerState(), {})
         self.limits = self.connection._limits
