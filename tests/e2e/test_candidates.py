@@ -22,7 +22,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_version(directory / "store" / "m", 1, constant(1))
     write_version(directory / "store" / "m", 2, constant(2, peculiar.CrashesWhileLoading))
     write_version(directory / "store" / "n", 1, constant(1, peculiar.ExitsWhileLoading))
-    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "6", "SERVING_CANDIDATE__MEMORY_MB": "256"}
+    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "12", "SERVING_CANDIDATE__MEMORY_MB": "256"}
     with serving(directory, wait_ready=True, **settings) as server:
         yield server
 

@@ -153,7 +153,7 @@ def test_compiling_can_be_turned_off_and_required(demanding: Server) -> None:
 
 def test_a_compiler_that_is_killed_leaves_the_model_in_its_host(server: Server) -> None:
     """It is not the model's fault, so it is not remembered either."""
-    slow = RandomForestClassifier(60, random_state=0).fit(
+    slow = RandomForestClassifier(120, random_state=0).fit(
         np.tile(X, (4, 1)), np.random.default_rng(0).random(2276) > 0.5
     )
     write_version(server.store / "slow", 1, slow)

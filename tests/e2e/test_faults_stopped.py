@@ -17,7 +17,7 @@ from tests.e2e.harness import Server, constant, is_alive, serving, until
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("patient")
-    with serving(directory, SERVING_CANDIDATE__TIMEOUT_SECONDS="6", SERVING_SERVER__PREDICT_SECONDS="50") as server:
+    with serving(directory, SERVING_CANDIDATE__TIMEOUT_SECONDS="12", SERVING_SERVER__PREDICT_SECONDS="50") as server:
         yield server
 
 
@@ -81,7 +81,7 @@ def test_a_host_that_is_stopped_while_it_is_evaluated_is_killed_at_its_deadline(
         with contextlib.suppress(psutil.NoSuchProcess):  # of the version before, and about to end
             host.suspend()
     refused = patient.wait_state("late", 2, "REJECTED")
-    assert "not finished after 6 s" in refused["reason"]
+    assert "not finished after 12 s" in refused["reason"]
     until(lambda: not any(map(is_alive, started)), "its end")
     assert patient.predict("late").json()["predictions"] == [1.0]
 

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.harness import PECULIAR, Server, constant, serving, until
 from tests.e2e.traffic import Traffic
 
-DEADLINE_SECONDS = 4
+DEADLINE_SECONDS = 10
 NEVER_ENDS = "an answer that never ends"  # so it is seen at the deadline only
 MOST_MEMORY_BYTES = 400 << 20
 RATE = 30  # requests a second to a neighbour: more of them would take more of a processor than what is tested

@@ -57,9 +57,12 @@ def manifest_of(server: Server, model: str, version: str | int) -> Any:
 
 
 def leftovers(store: Path) -> list[str]:
-    """Return the hidden names at the top of a store, and in its models."""
+    """Return the hidden names at the top of a store, and in its models, any of which may go in this moment."""
     hidden = [name.name for name in store.glob(".*")]
-    return hidden + [str(name.relative_to(store)) for name in store.glob("[!.]*/.*")]
+    for model in store.glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            hidden += [f"{model.name}/{path.name}" for path in model.iterdir() if path.name.startswith(".")]
+    return hidden
 
 
 @contextlib.contextmanager
