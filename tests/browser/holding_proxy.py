@@ -33,6 +33,7 @@ class HoldingProxy(ThreadingHTTPServer):
         self.upstream = upstream
         self.treatment = Treatment.PASS
         self.streams = 0
+        self.frozen = 0  # streams of which nothing more is passed on
         self.ended = threading.Event()
 
     @property
@@ -76,6 +77,7 @@ class _PassOn(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             while line := answer.readline():
                 if self.server.treatment in (Treatment.HOLD, Treatment.FREEZE):
+                    self.server.frozen += 1
                     self.server.ended.wait()
                     return
                 self.wfile.write(line)

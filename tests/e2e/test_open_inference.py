@@ -133,8 +133,9 @@ def test_an_operator_loads_and_is_told_why_not(client: Any, live: Server) -> Non
     client.load_model("loaded", headers=ADMIN)
     index = {(one["name"], one["version"]): one["state"] for one in client.get_model_repository_index(headers=ADMIN)}
     assert index["loaded", "1"] == "READY"
-    (live.store / "loaded" / "9").mkdir()
-    (live.store / "loaded" / "9" / "model.joblib").write_bytes(b"nothing of the sort")
+    (live.directory / "9").mkdir()
+    (live.directory / "9" / "model.joblib").write_bytes(b"nothing of the sort")
+    (live.directory / "9").rename(live.store / "loaded" / "9")
     live.wait_state("loaded", 9, "REJECTED")
     with pytest.raises(InferenceServerException, match="version '9' is REJECTED"):
         client.load_model("loaded", headers=ADMIN)

@@ -103,7 +103,8 @@ def test_a_pin_holds_against_newer_versions_and_over_restarts(restarted: Server)
 
 
 def test_what_cannot_be_pinned(three: Server, m: str) -> None:
-    (three.store / m / "5.joblib").write_bytes(b"no model")
+    (three.directory / "5.joblib").write_bytes(b"no model")
+    (three.directory / "5.joblib").rename(three.store / m / "5.joblib")
     three.wait_state(m, 5, "REJECTED")
     refused = three.operate("POST", f"/models/{m}/pin", {"version": "5"})
     assert refused.status_code == 409

@@ -19,7 +19,7 @@ def test_a_version_that_fails_on_recent_rows_of_any_worker_is_refused(tmp_path: 
     with serving(tmp_path, wait_ready=True, SERVING_SERVER__WORKERS="2") as server:
         server.wait_active("m", 1)
         for _ in range(40):  # of connections of its own, so that both workers get some
-            with httpx.Client(verify=NO_TLS) as client:
+            with httpx.Client(verify=NO_TLS, timeout=60) as client:
                 body = {"instances": [[13.0, 1.0], [1.0, 1.0]]}
                 assert client.post(server.url + "/models/m/predict", json=body).status_code == 200
         server.drop("m", 2, constant(2, peculiar.Picky))

@@ -223,7 +223,8 @@ def uncached(refilled: Server) -> tuple[Server, str]:
     """Without the verified copies; as a release that took any name for a pin left it, a pin is in quarantine."""
     server = refilled
     shutil.rmtree(server.store / "slow" / "2")
-    joblib.dump(constant(1), server.store / "lone.joblib")
+    joblib.dump(constant(1), server.directory / "lone.joblib")
+    (server.directory / "lone.joblib").rename(server.store / "lone.joblib")  # in one step: each content is a version
     version = until(lambda: server.active("lone"), "the file answering")
     assert server.operate("POST", "/models/lone/pin", {"version": version}).status_code == 200
     assert server.stop() == 0

@@ -136,7 +136,7 @@ def test_a_new_version_that_hangs_holds_nothing_up_and_can_be_replaced(server: S
     until(lambda: report(server, "hangs")["dropped"] > 100, "copies without room being dropped")
     server.drop("hangs", 3, constant(3.0))
     server.wait_state("hangs", 3, "SHADOW")
-    until(lambda: leases not in server.client.get(server.url + "/metrics").text, "the copy broken off", 10.0)
+    until(lambda: leases not in server.client.get(server.url + "/metrics").text, "the copy broken off")
     assert ask(server, "hangs") == 1.0
     assert wait_for_copies(server, "hangs", 1)["pairs"] == 1
 

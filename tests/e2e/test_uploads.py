@@ -25,7 +25,7 @@ GOLDEN = {"instances": [[1.0, 2.0]], "expected": {"predict": [5.0]}, "rtol": 1e-
 def taking(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("taking")
     write_version(directory / "store" / "m", 1, constant(1))
-    limits = {"SERVING_STORE__MAX_ARTIFACT_MB": str(LIMIT_MB), "SERVING_SERVER__BODY_SECONDS": "5"}
+    limits = {"SERVING_STORE__MAX_ARTIFACT_MB": str(LIMIT_MB), "SERVING_SERVER__BODY_SECONDS": "8"}
     with serving(directory, wait_ready=True, SERVING_SERVER__WORKERS=request.param, **UPLOADS, **limits) as server:
         yield server
 

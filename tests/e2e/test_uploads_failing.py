@@ -66,7 +66,8 @@ def test_a_host_that_is_killed_while_it_checks_is_replaced_once(ailing: tuple[Se
         until(lambda: faults.has_struck("host-spawned"), "a host")
         for host in server.hosts():
             if host.pid not in before:
-                host.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    host.kill()
         faults.disarm("host-spawned")
         assert answer.result().status_code == 201
     server.wait_active("hosted", 1)
@@ -176,7 +177,7 @@ def test_uploads_are_off_by_default(tmp_path: Path) -> None:
         assert (public.status_code, public.json()["title"]) == (404, "Not Found")
         (admin,) = [line["url"] for line in server.log() if line["event"] == "listening_for_operators"]
         url = f"{admin}/models/m/versions/2?file=model.joblib"
-        closed = httpx.put(url, content=b"x", headers=HEADERS, verify=NO_TLS)
+        closed = httpx.put(url, content=b"x", headers=HEADERS, verify=NO_TLS, timeout=60)
         assert (closed.status_code, "store.uploads = true" in closed.json()["detail"]) == (403, True)
         assert leftovers(server.store) == []
 

@@ -200,6 +200,8 @@ def test_what_waits_for_a_worker_that_is_killed_is_answered(server: Server) -> N
     """Only what it had read is reset."""
     victim = pids_of(server)[0]
     with KeptOpen(server.url, 4) as under_way:
+        assert under_way.ask() == [200] * 4
+        wait_even(server, [2, 2])
         with frozen(hosts_of(server)):
             under_way.send("/models/hosted/predict")
             until(lambda: requests_under_way(server) == 4, "the requests under way")
@@ -256,8 +258,12 @@ def test_a_worker_that_is_not_started_again_yet_delays_nobody(server: Server) ->
 def test_every_address_of_the_host_is_served_by_all_workers(host: str, server: Server) -> None:
     port = urlsplit(server.url).port
     with KeptOpen(f"http://{host}:{port}", 4) as clients:
-        assert clients.ask() == [200] * 4
-        assert [count_open(server, pid) > 0 for pid in pids_of(server)] == [True] * WORKERS
+
+        def have_all_answered() -> bool:
+            assert clients.ask() == [200] * 4
+            return all(count_open(server, pid) for pid in pids_of(server))
+
+        until(have_all_answered, "connections at each worker")
 
 
 def test_the_admin_port_is_served_by_all_workers_and_has_its_calls_alone(server: Server) -> None:

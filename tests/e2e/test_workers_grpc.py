@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.e2e.frozen import frozen
 from tests.e2e.harness import MATERIAL, Server, constant, serving, until, write_version
 from tests.e2e.real_time import PAUSE_SECONDS, WHILE_WAITING, Clients, Seen, find_going_back
 from tests.e2e.test_workers import answering, wait_all_serving
@@ -190,7 +191,10 @@ def test_health_is_that_of_the_service_when_a_worker_ends(server: Server) -> Non
     with grpc.insecure_channel(address_of(server), options=OWN_CONNECTION) as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watching).status == HEALTH.SERVING
-        (pid,) = [pid for pid in workers if connections_of(pid, port_of(server))]
+        (pid,) = until(  # those of other tests may still be closing
+            lambda: len(found := [pid for pid in workers if connections_of(pid, port_of(server))]) == 1 and found,
+            "no other connection",
+        )
         os.kill(pid, signal.SIGTERM)
         assert list(watching) == []
         assert watching.code() is grpc.StatusCode.OK
@@ -266,8 +270,12 @@ def test_a_stop_is_told_and_waits_for_calls_under_way(two_workers: Server) -> No
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watching).status == HEALTH.SERVING
-        asking = stub.ModelInfer.future(question("slow", (2.0, 77.0)))
-        two_workers.process.send_signal(signal.SIGTERM)
+        workers = {one["pid"] for one in wait_all_serving(two_workers)}
+        leased = 'serving_leases{model="slow",version="1"} 1.0'
+        with frozen(one for one in two_workers.hosts() if one.pid not in workers):
+            asking = stub.ModelInfer.future(question("slow", (2.0, 77.0)))
+            until(lambda: leased in two_workers.client.get(two_workers.url + "/metrics").text, "the call under way")
+            two_workers.process.send_signal(signal.SIGTERM)
         assert [one.status for one in watching] == [HEALTH.NOT_SERVING]
         assert asking.result(60).model_version == "1"
     assert two_workers.process.wait(60) == 0

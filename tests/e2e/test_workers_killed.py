@@ -108,10 +108,12 @@ class Scene:
 
     @contextlib.contextmanager
     def excuse(self, *statuses: int, most: int = 1 << 30, model: str | None = None) -> Iterator[None]:
-        """While the block lasts, so many answers may have these statuses."""
+        """While the block lasts, and until every client has noticed, so many answers may have these statuses."""
         excuse = Excuse(model, statuses, most, time.monotonic())
         self.excuses.append(excuse)
         yield
+        wanted = {one: len(clients.seen) + 3 * CLIENTS for one, clients in self.clients.items()}
+        until(lambda: all(len(self.clients[one].seen) >= count for one, count in wanted.items()), "traffic going on")
         excuse.ended_at = time.monotonic()
 
     # --- faults ------------------------------------------------------------------------------------------------------
@@ -128,12 +130,12 @@ class Scene:
 
     def kill_worker_at(self, point: Point) -> None:
         """The one that comes past there first."""
-        self.workers()
+        before = self.workers()
         with self.excuse(0, most=len(MODELS) * CLIENTS):
             self.faults.arm(point, "kill")
             self.drop()
             until(lambda: self.faults.has_struck(point), f"a worker at {point}")
-            self.workers()
+            until(lambda: self.workers() != before, "another worker in its place")
         self.settle()
 
     def kill_host(self) -> None:
